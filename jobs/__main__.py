@@ -1,0 +1,84 @@
+"""The command line: `python -m jobs <stage>` runs one stage; check, ship and dashboard serve the operator."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jobs._planning import describe
+from jobs._run import ROOT, PlanningError, load, stages
+
+_EXAMPLES = """examples:
+  python -m jobs check --run demo --site laptop
+  python -m jobs pretrain --run demo --site laptop --after results/demo/tokenize/record.json results/demo/plan/record.json
+  python -m jobs ship          deliver what the tracking server has not got yet
+  python -m jobs dashboard     open MLflow on this machine
+
+Snakemake calls these for you: `make demo`, or snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
+Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped on request, run again to go on.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status (docs/exit-codes.md)."""
+    options = _parser().parse_args(arguments)
+    if options.command in ("ship", "dashboard"):
+        return _tracking(options)
+    try:
+        run, site = load(options.run, options.site)
+    except PlanningError as error:
+        print("\n".join(error.lines), file=sys.stderr)
+        return 2
+    if options.command == "check":
+        print(describe(run, site, site_name=_name(options.site)))
+        return 0
+    from jobs._submit import StageFailed, ensure
+
+    after = {path.parent.name: path for path in options.after}
+    root = options.results / run.name
+    try:
+        ensure(options.command, run, site, site_name=_name(options.site), root=root, after=after)
+    except StageFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tracking(options: argparse.Namespace) -> int:
+    from jobs import _tracking
+
+    if options.command == "dashboard":
+        return _tracking.dashboard(options.results, port=options.port)
+    return _tracking.ship_command(options.results, strict=options.strict)
+
+
+def _name(site: str) -> str:
+    return Path(site).stem
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs", description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    check = commands.add_parser("check", help="check a run and a site, and show what would run, where and how long")
+    _add_run(check)
+    for stage in stages():
+        command = commands.add_parser(stage, help=f"run the stage {stage}, unless its result is there")
+        _add_run(command)
+        command.add_argument("--after", type=Path, nargs="*", default=[], help="record.json of each stage it stands on")
+    ship = commands.add_parser("ship", help="deliver journals to MLflow")
+    ship.add_argument("--strict", action="store_true", help="exit 1 when something could not be delivered")
+    dashboard = commands.add_parser("dashboard", help="serve the MLflow UI on 127.0.0.1")
+    dashboard.add_argument("--port", type=int, default=5000)
+    for command in commands.choices.values():
+        command.add_argument("--results", type=Path, default=ROOT / "results", help="where results lie (default: %(default)s)")
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--run", default="demo", help="a file of workflows/runs, or a path (default: %(default)s)")
+    command.add_argument("--site", default="laptop", help="a file of slurm/sites, or a path (default: %(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Records: what a stage did, from what, made how; the chain from any figure back to raw data."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jobs._run import ROOT, Run
+from jobs._stage import Outcome
+from slurm.files import digest, read_json, sha256_file, write_json
+
+
+def request_digest(stage: str, run: Run, parents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns what a result is found by: the stage, the seed, its settings and the results it stands on.
+
+    `resources` and the site are left out: more nodes or another cluster ask for the same result.
+    """
+    standing_on = {name: record["digest"] for name, record in parents.items()}
+    return digest({"stage": stage, "seed": run.seed, "config": run.given[stage], "parents": standing_on})
+
+
+def build(request: Mapping[str, Any], outcome: Outcome, *, started: float, finished: float) -> dict[str, Any]:
+    """Builds the record of a finished stage.
+
+    `digest` covers what the stage produced and from what, not when or where, so that a stage done again with the
+    same result leaves everything after it valid.
+    """
+    content = {
+        "stage": request["stage"],
+        "request": request["request"],
+        "inputs": dict(outcome.inputs),
+        "outputs": dict(outcome.outputs),
+    }
+    return {
+        **content,
+        "digest": digest(content),
+        "run": request["run"],
+        "site": request["site"],
+        "seed": request["seed"],
+        "config": request["config"],
+        "parents": {name: record["digest"] for name, record in request["parents"].items()},
+        "metrics": dict(outcome.metrics),
+        "details": dict(outcome.details),
+        "started": started,
+        "finished": finished,
+        "resources": request["resources"],
+        "tracking_id": request["tracking_id"],
+        "workflow_id": request["workflow_id"],
+        "code": request["code"],
+        "host": {"name": platform.node(), "machine": platform.machine(), "cpus": os.cpu_count()},
+    }
+
+
+def code_version() -> dict[str, str | None]:
+    """Returns what code runs: version, git commit (with + when there are changes) and digest of the lock."""
+    lock = ROOT / "requirements.lock"
+    return {
+        "version": version("medscale"),
+        "commit": _commit(),
+        "lock": sha256_file(lock) if lock.is_file() else None,
+        "python": platform.python_version(),
+    }
+
+
+def history_path(folder: Path, request: str) -> Path:
+    """Returns where the result of `request` is kept: outside what the workflow engine may delete."""
+    return folder / "history" / f"{request[:16]}.json"
+
+
+def find(folder: Path, request: str) -> dict[str, Any] | None:
+    """Returns the record of a finished `request` whose outputs are all still there and unchanged, else None."""
+    path = history_path(folder, request)
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = read_json(path)
+    intact = all(_matches(folder / name, sha256) for name, sha256 in record["outputs"].items())
+    return record if record["request"] == request and intact else None
+
+
+def keep(folder: Path, record: Mapping[str, Any]) -> None:
+    """Keeps a finished stage's record where `find` looks for it."""
+    write_json(history_path(folder, record["request"]), record)
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256
+
+
+def _commit() -> str | None:
+    shown = _git("rev-parse", "HEAD")
+    return shown and shown + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,210 @@
+"""Run files and site files: found, read strictly, checked as a whole; every mistake is one line."""
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobs._stage import Context, StageConfig
+from slurm.site import Site
+
+ROOT = Path(__file__).resolve().parents[1]
+_RUNS, _SITES = "workflows/runs", "slurm/sites"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_TYPES = {"bool": "true or false", "dict": "settings, one `name: value` a line", "float": "a number", "int": "a whole number"}
+
+
+class PlanningError(Exception):
+    """Everything that is wrong with a run or a site, one line each."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run file, read and checked.
+
+    Attributes:
+        sections: a validated config for every stage.
+        given: the sections as written, without `resources`: what a stage's result depends on.
+    """
+
+    name: str
+    path: Path
+    seed: int
+    sections: Mapping[str, StageConfig]
+    given: Mapping[str, Mapping[str, Any]]
+
+
+def stages() -> tuple[str, ...]:
+    """Returns the stages in the order they run: the includes of the Snakefile."""
+    return tuple(re.findall(r'^include: "workflows/rules/(\w+)\.smk"', (ROOT / "Snakefile").read_text(), re.M)[1:])
+
+
+def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
+    """Reads and checks a run and a site, given by name or by path.
+
+    Raises:
+        PlanningError: with every mistake found, one line each.
+    """
+    problems: list[str] = []
+    run_path = _find(run, _RUNS, root, problems)
+    site_path = _find(site, _SITES, root, problems)
+    run_value = _read_yaml(run_path, problems)
+    site_value = _read_yaml(site_path, problems)
+    checked_site = _check(Site, site_value, f"site {site}", problems)
+    checked_run = _check_run(run_path, run_value, problems)
+    if checked_site and checked_run:
+        context = Context(sections=checked_run.sections, site=checked_site, root=root)
+        problems += _cross_check(checked_run, context)
+    if problems or checked_run is None or checked_site is None:
+        raise PlanningError(problems)
+    return checked_run, checked_site
+
+
+def _find(name: str, folder: str, root: Path, problems: list[str]) -> Path | None:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name) if Path(name).is_absolute() else root / name
+        known = []
+    else:
+        path = root / folder / f"{name}.yaml"
+        known = sorted(file.stem for file in (root / folder).glob("*.yaml"))
+    if path.is_file():
+        return path
+    kind = "run" if folder == _RUNS else "site"
+    problems.append(f"{kind}: must be a file of {folder} or a path to a .yaml file, but is {name!r}{_hint(name, known)}")
+    return None
+
+
+def _read_yaml(path: Path | None, problems: list[str]) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"{path.name}: must be YAML in UTF-8, but {_one_line(error)}; mend that line")
+        return None
+    if not isinstance(value, dict):
+        problems.append(f"{path.name}: must hold `name: value` lines, but holds {_shown(value)}; see {_RUNS}/demo.yaml")
+        return None
+    return value
+
+
+def _check_run(path: Path | None, value: dict[str, Any] | None, problems: list[str]) -> Run | None:
+    if path is None or value is None:
+        return None
+    if not _NAME.fullmatch(path.stem):
+        problems.append(f"run: file name must be lower-case letters, digits, - and _, but is {path.stem!r}; rename it")
+    names = stages()
+    for key in value:
+        if key not in (*names, "seed"):
+            problems.append(f"{key}: no such section{_hint(str(key), [*names, 'seed'])}")
+    seed = value.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        problems.append(f"seed: must be a whole number >= 0, but is {_shown(seed)}; write for example seed: 1234")
+    checked = {name: _check(config_type(name), value.get(name) or {}, name, problems) for name in names}
+    sections = {name: section for name, section in checked.items() if section is not None}
+    if len(sections) < len(names):
+        return None
+    given = {name: section.model_dump(mode="json", exclude={"resources"}) for name, section in sections.items()}
+    return Run(name=path.stem, path=path, seed=seed, sections=sections, given=given)
+
+
+def config_type(stage: str) -> type[StageConfig]:
+    """Returns the config class of a stage: the annotation of its run()'s first argument."""
+    hints = get_type_hints(importlib.import_module(f"jobs.{stage}").run)
+    found: type[StageConfig] = hints["config"]
+    return found
+
+
+def _cross_check(run: Run, context: Context) -> Iterator[str]:
+    for name, section in run.sections.items():
+        yield from (f"{name}.resources.{line}" for line in section.resources.problems(context.site))
+        yield from (f"{name}.{line}" for line in section.problems(context))
+
+
+def _check[Model: BaseModel](model: type[Model], value: Any, where: str, problems: list[str]) -> Model | None:
+    if value is None:
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems += [f"{_place(where, item)}: {_explain(item, model)}" for item in error.errors(include_url=False)]
+        return None
+
+
+def _place(where: str, item: ErrorDetails) -> str:
+    return ".".join([where, *(str(part) for part in item["loc"])])
+
+
+def _explain(item: ErrorDetails, model: type[BaseModel]) -> str:
+    """Turns one pydantic error into the house's grammar: what must hold, what was found, what to do."""
+    kind, found = item["type"], _shown(item["input"])
+    if kind == "extra_forbidden":
+        return f"no such setting{_hint(str(item['loc'][-1]), _settings(model, item['loc'][:-1]))}"
+    if kind == "missing":
+        return "must be given, but is not there; add it"
+    if kind in ("value_error", "assertion_error"):
+        return item["msg"].removeprefix("Value error, ")
+    stem = kind.removesuffix("_type").removesuffix("_parsing")
+    message = item["msg"].removeprefix("Input ").removeprefix("should ")
+    wanted = f"be {_TYPES[stem]}" if stem in _TYPES else message[0].lower() + message[1:]
+    return f"must {wanted}, but is {found}; change it"
+
+
+def _settings(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Returns the names allowed at `location`, following nested models and the items of lists."""
+    for part in location:
+        if isinstance(part, int) or not hasattr(model, "model_fields") or part not in model.model_fields:
+            continue
+        model = _model_in(model.model_fields[part].annotation)
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    found = [_model_in(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((model for model in found if model is not None), None)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    options = sorted(known)
+    close = get_close_matches(name, options, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; choose one of {', '.join(options)}" if options else "; remove it or mend the path"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-4 is a number, and a key that occurs twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)

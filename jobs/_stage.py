@@ -1,0 +1,88 @@
+"""What a stage is: its config, what run() is given, and what run() returns."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs._journal import Journal
+from slurm.files import write_atomic
+from slurm.resources import Resources
+from slurm.site import Site
+
+
+class StageConfig(BaseModel):
+    """One section of a run file. Every setting is typed, bounded and named in full; an unknown one is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resources: Resources = Resources()
+
+    def problems(self, context: "Context") -> Iterable[str]:
+        """Yields what only shows when sections, site and files are seen together: 'setting: what must hold ...'."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a section may look at while planning: the other sections, the site and where paths start."""
+
+    sections: Mapping[str, StageConfig]
+    site: Site
+    root: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Tells people how far a stage is: a small file that the waiting command draws as a bar."""
+
+    path: Path
+    interval_s: float = 0.25
+    _last: list[float] = field(default_factory=lambda: [0.0])
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """Reports `done` of `total` units; calls within `interval_s` of the last are dropped, except the final one."""
+        now = time.monotonic()
+        if now - self._last[0] < self.interval_s and done < total:
+            return
+        self._last[0] = now
+        write_atomic(self.path, json.dumps({"done": done, "total": total, "note": note}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What run() is given. All that a stage writes lies under `folder`."""
+
+    name: str
+    run: str
+    site: Site
+    folder: Path
+    root: Path
+    parents: Mapping[str, Mapping[str, Any]]
+    sections: Mapping[str, StageConfig]
+    journal: Journal
+    progress: Progress
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What run() returns; the record is made of it.
+
+    Attributes:
+        metrics: headline figures, by name.
+        inputs: name or path of what was read from outside the run -> SHA-256.
+        outputs: path relative to the stage's folder -> SHA-256.
+        details: JSON values for the report.
+    """
+
+    metrics: Mapping[str, float]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,127 @@
+"""Makes sure that a stage is done: finds its result, waits for who is at it, or submits it and waits."""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs import _record
+from jobs._lock import hold
+from jobs._run import Run
+from jobs._watch import Watch
+from slurm.files import digest, read_json, write_json
+from slurm.site import Site
+from slurm.submit import submit
+
+_POLL_S = 0.5
+
+
+class StageFailed(Exception):
+    """A stage ended without a result; the message says why and where its log is."""
+
+
+def ensure(stage: str, run: Run, site: Site, *, site_name: str, root: Path, after: Mapping[str, Path]) -> dict[str, Any]:
+    """Returns the record of `stage`, running it only when its result is not there yet.
+
+    Args:
+        stage: the stage's name.
+        run: the checked run.
+        site: the checked site.
+        site_name: the name that records and dashboards show.
+        root: results/<run>.
+        after: the stages it stands on -> their record.json, as the rule's input says.
+
+    Raises:
+        StageFailed: the job ended without a result.
+    """
+    parents = {name: read_json(path) for name, path in after.items()}
+    request = _request(stage, run, site, site_name=site_name, folder=root / stage, parents=parents)
+    folder = root / stage
+    with hold(folder / ".submitting", wait=True):
+        _wait_for_orphan(folder)
+        record = _record.find(folder, request["request"])
+        if record is None:
+            record = _attempt(folder, request, run=run, site=site)
+        write_json(folder / "record.json", record)
+    return record
+
+
+def _wait_for_orphan(folder: Path) -> None:
+    """Waits for a job whose submitter died: it goes on by itself, and starting a second one would do its work twice."""
+    with hold(folder / ".working", wait=False) as free:
+        if free:
+            return
+    print(f"{folder.name}: a job of an earlier start is still at it; waiting for it", file=sys.stderr, flush=True)
+    with hold(folder / ".working", wait=True):
+        return
+
+
+def _attempt(folder: Path, request: dict[str, Any], *, run: Run, site: Site) -> dict[str, Any]:
+    attempt = _new_attempt(folder)
+    request["tracking_id"] = _tracking_id(folder, request["request"])
+    write_json(attempt / "request.json", request)
+    resources = run.sections[request["stage"]].resources
+    job = submit("jobs._task", attempt, name=f"{run.name}.{request['stage']}", resources=resources, site=site)
+    with Watch(folder, attempt, title=request["stage"]) as watch:
+        while not job.done():
+            watch.refresh()
+            time.sleep(_POLL_S)
+    record = _record.find(folder, request["request"])
+    if record is None:
+        raise StageFailed(_why(attempt, request["stage"], folder))
+    return record
+
+
+def _new_attempt(folder: Path) -> Path:
+    """Makes the next attempts/NNNN: a folder of its own, so that nothing of an earlier attempt can be taken for new."""
+    earlier = sorted((folder / "attempts").glob("[0-9]*"))
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    attempt = folder / "attempts" / f"{number:04d}"
+    attempt.mkdir(parents=True)
+    return attempt
+
+
+def _tracking_id(folder: Path, request: str) -> str:
+    """Returns the identity of this result in tracking: an attempt that goes on with the same work keeps it."""
+    path = folder / "tracking.json"
+    if path.is_file():
+        known = read_json(path)
+        if known["request"] == request:
+            return str(known["tracking_id"])
+    tracking_id = uuid.uuid4().hex
+    write_json(path, {"request": request, "tracking_id": tracking_id})
+    return tracking_id
+
+
+def _request(
+    stage: str, run: Run, site: Site, *, site_name: str, folder: Path, parents: Mapping[str, Any]
+) -> dict[str, Any]:
+    sections = {name: section.model_dump(mode="json") for name, section in run.sections.items()}
+    return {
+        "stage": stage,
+        "run": run.name,
+        "site": site_name,
+        "seed": run.seed,
+        "folder": str(folder.resolve()),
+        "config": dict(run.given[stage]),
+        "resources": sections[stage]["resources"],
+        "sections": sections,
+        "site_settings": site.model_dump(mode="json"),
+        "parents": dict(parents),
+        "request": _record.request_digest(stage, run, parents),
+        "workflow_id": os.environ.get("MEDSCALE_WORKFLOW_ID", digest(time.time_ns())[:16]),
+        "code": _record.code_version(),
+    }
+
+
+def _why(attempt: Path, stage: str, folder: Path) -> str:
+    """Says in one line why an attempt has no result: the first failure written, else how it ended."""
+    failures = sorted(attempt.glob("failure.rank*.json"), key=lambda path: path.stat().st_mtime_ns)
+    reason = "its processes ended without a word (killed, or out of memory)"
+    if failures:
+        failure = read_json(failures[0])
+        reason = f"{failure['type']}: {failure['message']}"
+    return f"{stage} failed: {reason}; its log is {folder / 'log.txt'}; run the same command again to go on"

@@ -1,0 +1,42 @@
+# The run, the site, and the one command that every rule calls.
+import os
+import shlex
+import sys
+import uuid
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from jobs._planning import describe
+from jobs._run import PlanningError, load
+
+site_name = str(config.get("site", "laptop"))
+try:
+    run, site = load(str(config.get("run", "demo")), site_name)
+except PlanningError as error:
+    raise WorkflowError("nothing was started; change this first:\n" + "\n".join(error.lines)) from None
+
+results = Path(config.get("results", "results"))
+os.environ.setdefault("MEDSCALE_WORKFLOW_ID", uuid.uuid4().hex[:16])
+print(describe(run, site, site_name=Path(site_name).stem), file=sys.stderr)
+
+where = shlex.join(["--run", str(run.path), "--site", site_name, "--results", str(results)])
+command = f"{sys.executable} -m jobs {{rule}} {where} --after {{input}}"
+
+
+def record(stage):
+    """The small file that says a stage is done; everything large lies beside it, out of the engine's hands."""
+    return f"{results}/{run.name}/{stage}/record.json"
+
+
+def log_of(stage):
+    return f"{results}/{run.name}/{stage}/log.txt"
+
+
+def asked(stage):
+    """What a stage depends on: when this changes, it runs again, and so does what follows."""
+    return {"seed": run.seed, **run.given[stage]}
+
+
+def size(stage):
+    return run.sections[stage].resources

@@ -1,0 +1,16 @@
+# Benchmarks with a baseline beside each.
+rule evaluate:
+    input:
+        record("prepare"),
+        record("export"),
+    output:
+        record("evaluate"),
+    log:
+        log_of("evaluate"),
+    params:
+        asked=asked("evaluate"),
+    resources:
+        nodes=size("evaluate").nodes,
+        runtime=size("evaluate").timeout_min,
+    shell:
+        command

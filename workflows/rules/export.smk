@@ -1,0 +1,16 @@
+# The last good checkpoint becomes Hugging Face safetensors.
+rule export:
+    input:
+        record("tokenize"),
+        record("pretrain"),
+    output:
+        record("export"),
+    log:
+        log_of("export"),
+    params:
+        asked=asked("export"),
+    resources:
+        nodes=size("export").nodes,
+        runtime=size("export").timeout_min,
+    shell:
+        command

@@ -1,0 +1,15 @@
+# The sizes of the parallel job, against the memory of its GPUs.
+rule plan:
+    input:
+        record("tokenize"),
+    output:
+        record("plan"),
+    log:
+        log_of("plan"),
+    params:
+        asked=asked("plan"),
+    resources:
+        nodes=size("plan").nodes,
+        runtime=size("plan").timeout_min,
+    shell:
+        command

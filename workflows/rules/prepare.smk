@@ -1,0 +1,13 @@
+# Raw sources become clean records.
+rule prepare:
+    output:
+        record("prepare"),
+    log:
+        log_of("prepare"),
+    params:
+        asked=asked("prepare"),
+    resources:
+        nodes=size("prepare").nodes,
+        runtime=size("prepare").timeout_min,
+    shell:
+        command

@@ -1,0 +1,16 @@
+# The model is trained over many GPUs; checkpoints stay beside the record.
+rule pretrain:
+    input:
+        record("tokenize"),
+        record("plan"),
+    output:
+        record("pretrain"),
+    log:
+        log_of("pretrain"),
+    params:
+        asked=asked("pretrain"),
+    resources:
+        nodes=size("pretrain").nodes,
+        runtime=size("pretrain").timeout_min,
+    shell:
+        command

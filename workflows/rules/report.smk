@@ -1,0 +1,20 @@
+# One page for people.
+rule report:
+    input:
+        record("prepare"),
+        record("tokenize"),
+        record("plan"),
+        record("pretrain"),
+        record("export"),
+        record("evaluate"),
+    output:
+        record("report"),
+    log:
+        log_of("report"),
+    params:
+        asked=asked("report"),
+    resources:
+        nodes=size("report").nodes,
+        runtime=size("report").timeout_min,
+    shell:
+        command

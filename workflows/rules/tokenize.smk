@@ -1,0 +1,15 @@
+# Records become token shards.
+rule tokenize:
+    input:
+        record("prepare"),
+    output:
+        record("tokenize"),
+    log:
+        log_of("tokenize"),
+    params:
+        asked=asked("tokenize"),
+    resources:
+        nodes=size("tokenize").nodes,
+        runtime=size("tokenize").timeout_min,
+    shell:
+        command
