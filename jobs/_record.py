@@ -13,7 +13,7 @@ from jobs._stage import Outcome
 from slurm.files import digest, read_json, sha256_file, write_json
 
 
-def request_digest(stage: str, run: Run, parents: Mapping[str, Mapping[str, Any]]) -> str:
+def request_digest(stage: str, run: Run, *, parents: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns what a result is found by: the stage, the seed, its settings and the results it stands on.
 
     `resources` and the site are left out: more nodes or another cluster ask for the same result.
@@ -22,8 +22,10 @@ def request_digest(stage: str, run: Run, parents: Mapping[str, Mapping[str, Any]
     return digest({"stage": stage, "seed": run.seed, "config": run.given[stage], "parents": standing_on})
 
 
-def build(request: Mapping[str, Any], outcome: Outcome, *, started: float, finished: float) -> dict[str, Any]:
-    """Builds the record of a finished stage.
+def build(
+    request: Mapping[str, Any], outcome: Outcome, *, tracking_id: str, started: float, finished: float
+) -> dict[str, Any]:
+    """Builds the record of a finished stage; times are seconds since 1970.
 
     `digest` covers what the stage produced and from what, not when or where, so that a stage done again with the
     same result leaves everything after it valid.
@@ -47,7 +49,7 @@ def build(request: Mapping[str, Any], outcome: Outcome, *, started: float, finis
         "started": started,
         "finished": finished,
         "resources": request["resources"],
-        "tracking_id": request["tracking_id"],
+        "tracking_id": tracking_id,
         "workflow_id": request["workflow_id"],
         "code": request["code"],
         "host": {"name": platform.node(), "machine": platform.machine(), "cpus": os.cpu_count()},

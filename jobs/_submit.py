@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ class StageFailed(Exception):
     """A stage ended without a result; the message says why and where its log is."""
 
 
-def ensure(stage: str, run: Run, site: Site, *, site_name: str, root: Path, after: Mapping[str, Path]) -> dict[str, Any]:
+def ensure(
+    stage: str, run: Run, *, site: Site, site_name: str, root: Path, after: Mapping[str, Path]
+) -> dict[str, Any]:
     """Returns the record of `stage`, running it only when its result is not there yet.
 
     Args:
@@ -38,7 +39,7 @@ def ensure(stage: str, run: Run, site: Site, *, site_name: str, root: Path, afte
         StageFailed: the job ended without a result.
     """
     parents = {name: read_json(path) for name, path in after.items()}
-    request = _request(stage, run, site, site_name=site_name, folder=root / stage, parents=parents)
+    request = _request(stage, run, site=site, site_name=site_name, folder=root / stage, parents=parents)
     folder = root / stage
     with hold(folder / ".submitting", wait=True):
         _wait_for_orphan(folder)
@@ -59,9 +60,8 @@ def _wait_for_orphan(folder: Path) -> None:
         return
 
 
-def _attempt(folder: Path, request: dict[str, Any], *, run: Run, site: Site) -> dict[str, Any]:
+def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) -> dict[str, Any]:
     attempt = _new_attempt(folder)
-    request["tracking_id"] = _tracking_id(folder, request["request"])
     write_json(attempt / "request.json", request)
     resources = run.sections[request["stage"]].resources
     job = submit("jobs._task", attempt, name=f"{run.name}.{request['stage']}", resources=resources, site=site)
@@ -84,20 +84,8 @@ def _new_attempt(folder: Path) -> Path:
     return attempt
 
 
-def _tracking_id(folder: Path, request: str) -> str:
-    """Returns the identity of this result in tracking: an attempt that goes on with the same work keeps it."""
-    path = folder / "tracking.json"
-    if path.is_file():
-        known = read_json(path)
-        if known["request"] == request:
-            return str(known["tracking_id"])
-    tracking_id = uuid.uuid4().hex
-    write_json(path, {"request": request, "tracking_id": tracking_id})
-    return tracking_id
-
-
 def _request(
-    stage: str, run: Run, site: Site, *, site_name: str, folder: Path, parents: Mapping[str, Any]
+    stage: str, run: Run, *, site: Site, site_name: str, folder: Path, parents: Mapping[str, Any]
 ) -> dict[str, Any]:
     sections = {name: section.model_dump(mode="json") for name, section in run.sections.items()}
     return {
@@ -111,7 +99,7 @@ def _request(
         "sections": sections,
         "site_settings": site.model_dump(mode="json"),
         "parents": dict(parents),
-        "request": _record.request_digest(stage, run, parents),
+        "request": _record.request_digest(stage, run, parents=parents),
         "workflow_id": os.environ.get("MEDSCALE_WORKFLOW_ID", digest(time.time_ns())[:16]),
         "code": _record.code_version(),
     }

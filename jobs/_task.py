@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs import _record
+from jobs._journal import NAME as JOURNAL
 from jobs._journal import Journal
 from jobs._lock import hold
 from jobs._run import config_type
 from jobs._stage import Outcome, Progress, Stage
 from slurm.files import read_json, write_json
 from slurm.site import Site
+
+STOPPED = 85  # exit status of a stage that was asked to stop, saved its state and can go on
 
 
 def main(attempt: Path) -> None:
@@ -24,27 +27,33 @@ def main(attempt: Path) -> None:
     folder = Path(request["folder"])
     rank = int(os.environ.get("RANK", "0"))
     if rank != 0:
-        journal = Journal(attempt / f"rank{rank}.jsonl")
-        return _guarded(attempt, request, _stage(request, attempt, journal, rank))
+        _guarded(attempt, _stage(request, attempt, Journal(attempt / f"rank{rank}.jsonl"), rank=rank))
+        return
     with hold(folder / ".working", wait=False) as held:
         if not held:
             sys.exit(f"{request['stage']}: must run once at a time, but another job is running it; wait for that one")
-        _track(attempt, request, folder)
+        _lead(attempt, request, folder)
 
 
-def _track(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
-    """Runs rank 0 with a journal: the stage appears in tracking, whether it finishes or fails."""
-    journal = Journal(folder / "journal.jsonl")
-    journal.start(
-        tracking_id=request["tracking_id"],
+def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
+    """Runs rank 0: what it does is tracked whether it finishes or fails, and its record is kept when it finishes."""
+    journal = Journal(folder / JOURNAL)
+    tracking_id = journal.start(
         experiment=f"medscale/{request['stage']}",
         name=f"{request['run']}@{request['site']}",
-        tags=_tags(request),
+        identity=request["request"],
         params=request["config"],
+        tags=_tags(request),
     )
-    status = "FAILED"
+    started, status = time.time(), "FAILED"
     try:
-        _guarded(attempt, request, _stage(request, attempt, journal, 0))
+        stage = _stage(request, attempt, journal, rank=0)
+        outcome = _guarded(attempt, stage)
+        record = _record.build(request, outcome, tracking_id=tracking_id, started=started, finished=time.time())
+        _record.keep(folder, record)
+        journal.metrics(0, outcome.metrics)
+        journal.tag("record_digest", record["digest"])
+        journal.artifact(_record.history_path(folder, record["request"]))
         status = "FINISHED"
     except SystemExit as stop:
         status = "KILLED" if stop.code == STOPPED else status
@@ -53,19 +62,14 @@ def _track(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
         journal.end(status)
 
 
-STOPPED = 85  # the exit status of a stage that was asked to stop, saved its state and can go on
-
-
-def _guarded(attempt: Path, request: Mapping[str, Any], stage: Stage) -> None:
-    started = time.time()
+def _guarded(attempt: Path, stage: Stage) -> Outcome:
+    """Runs the stage; what goes wrong is written in full to the log and in one line to a file for the submitter."""
     try:
-        outcome = _run(stage)
+        return _run(stage)
     except Exception as error:
         traceback.print_exc()
         write_json(attempt / f"failure.rank{stage.rank}.json", {"type": type(error).__name__, "message": str(error)})
         sys.exit(1)
-    if stage.rank == 0:
-        _finish(request, stage, outcome, started)
 
 
 def _run(stage: Stage) -> Outcome:
@@ -73,14 +77,7 @@ def _run(stage: Stage) -> Outcome:
     return outcome
 
 
-def _finish(request: Mapping[str, Any], stage: Stage, outcome: Outcome, started: float) -> None:
-    record = _record.build(request, outcome, started=started, finished=time.time())
-    _record.keep(stage.folder, record)
-    stage.journal.tag("record_digest", record["digest"])
-    stage.journal.artifact(_record.history_path(stage.folder, record["request"]))
-
-
-def _stage(request: Mapping[str, Any], attempt: Path, journal: Journal, rank: int) -> Stage:
+def _stage(request: Mapping[str, Any], attempt: Path, journal: Journal, *, rank: int) -> Stage:
     return Stage(
         name=request["stage"],
         run=request["run"],
