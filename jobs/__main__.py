@@ -9,11 +9,12 @@ from jobs._run import ROOT, PlanningError, load, stages
 
 _EXAMPLES = """examples:
   python -m jobs check --run demo --site laptop
-  python -m jobs pretrain --run demo --site laptop --after results/demo/tokenize/record.json results/demo/plan/record.json
+  python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
   python -m jobs ship          deliver what the tracking server has not got yet
   python -m jobs dashboard     open MLflow on this machine
 
-Snakemake calls these for you: `make demo`, or snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
+Snakemake calls these for you: make demo, or
+  snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
 Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped on request, run again to go on.
 """
 
@@ -31,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "check":
         print(describe(run, site, site_name=_name(options.site)))
         return 0
-    from jobs._submit import StageFailed, ensure
+    from jobs._submit import StageFailedError, ensure
 
     after = {path.parent.name: path for path in options.after}
     root = options.results / run.name
     try:
-        ensure(options.command, run, site, site_name=_name(options.site), root=root, after=after)
-    except StageFailed as error:
+        ensure(options.command, run, site=site, site_name=_name(options.site), root=root, after=after)
+    except StageFailedError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -57,7 +58,10 @@ def _name(site: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs", description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     check = commands.add_parser("check", help="check a run and a site, and show what would run, where and how long")
@@ -71,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     dashboard = commands.add_parser("dashboard", help="serve the MLflow UI on 127.0.0.1")
     dashboard.add_argument("--port", type=int, default=5000)
     for command in commands.choices.values():
-        command.add_argument("--results", type=Path, default=ROOT / "results", help="where results lie (default: %(default)s)")
+        command.add_argument(
+            "--results", type=Path, default=ROOT / "results", help="where results lie (default: %(default)s)"
+        )
     return parser
 
 

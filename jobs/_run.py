@@ -18,7 +18,12 @@ from slurm.site import Site
 ROOT = Path(__file__).resolve().parents[1]
 _RUNS, _SITES = "workflows/runs", "slurm/sites"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_TYPES = {"bool": "true or false", "dict": "settings, one `name: value` a line", "float": "a number", "int": "a whole number"}
+_TYPES = {
+    "bool": "true or false",
+    "dict": "settings, one `name: value` a line",
+    "float": "a number",
+    "int": "a whole number",
+}
 
 
 class PlanningError(Exception):
@@ -47,7 +52,9 @@ class Run:
 
 def stages() -> tuple[str, ...]:
     """Returns the stages in the order they run: the includes of the Snakefile."""
-    return tuple(re.findall(r'^include: "workflows/rules/(\w+)\.smk"', (ROOT / "Snakefile").read_text(), re.M)[1:])
+    return tuple(
+        re.findall(r'^include: "workflows/rules/(\w+)\.smk"', (ROOT / "Snakefile").read_text(), re.MULTILINE)[1:]
+    )
 
 
 def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
@@ -81,7 +88,9 @@ def _find(name: str, folder: str, root: Path, problems: list[str]) -> Path | Non
     if path.is_file():
         return path
     kind = "run" if folder == _RUNS else "site"
-    problems.append(f"{kind}: must be a file of {folder} or a path to a .yaml file, but is {name!r}{_hint(name, known)}")
+    problems.append(
+        f"{kind}: must be a file of {folder} or a path to a .yaml file, but is {name!r}{_hint(name, known)}"
+    )
     return None
 
 
@@ -105,9 +114,8 @@ def _check_run(path: Path | None, value: dict[str, Any] | None, problems: list[s
     if not _NAME.fullmatch(path.stem):
         problems.append(f"run: file name must be lower-case letters, digits, - and _, but is {path.stem!r}; rename it")
     names = stages()
-    for key in value:
-        if key not in (*names, "seed"):
-            problems.append(f"{key}: no such section{_hint(str(key), [*names, 'seed'])}")
+    known = [*names, "seed"]
+    problems += [f"{key}: no such section{_hint(str(key), known)}" for key in value if key not in known]
     seed = value.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed: must be a whole number >= 0, but is {_shown(seed)}; write for example seed: 1234")

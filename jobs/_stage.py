@@ -22,7 +22,7 @@ class StageConfig(BaseModel):
 
     resources: Resources = Resources()
 
-    def problems(self, context: "Context") -> Iterable[str]:
+    def problems(self, context: "Context") -> Iterable[str]:  # noqa: ARG002 - for sections that override it
         """Yields what only shows when sections, site and files are seen together: 'setting: what must hold ...'."""
         return ()
 

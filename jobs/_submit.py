@@ -16,9 +16,10 @@ from slurm.site import Site
 from slurm.submit import submit
 
 _POLL_S = 0.5
+_GRACE_S = 20.0  # what the other ranks get to end by themselves after one has failed
 
 
-class StageFailed(Exception):
+class StageFailedError(Exception):
     """A stage ended without a result; the message says why and where its log is."""
 
 
@@ -36,7 +37,7 @@ def ensure(
         after: the stages it stands on -> their record.json, as the rule's input says.
 
     Raises:
-        StageFailed: the job ended without a result.
+        StageFailedError: the job ended without a result.
     """
     parents = {name: read_json(path) for name, path in after.items()}
     request = _request(stage, run, site=site, site_name=site_name, folder=root / stage, parents=parents)
@@ -68,11 +69,19 @@ def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) 
     with Watch(folder, attempt, title=request["stage"]) as watch:
         while not job.done():
             watch.refresh()
+            if _failed_for(attempt) > _GRACE_S:
+                job.cancel()  # the other ranks wait for one that will never come
             time.sleep(_POLL_S)
     record = _record.find(folder, request["request"])
     if record is None:
-        raise StageFailed(_why(attempt, request["stage"], folder))
+        raise StageFailedError(_why(attempt, request["stage"], folder))
     return record
+
+
+def _failed_for(attempt: Path) -> float:
+    """Returns the seconds since a rank of this attempt wrote down why it failed; 0 when none did."""
+    times = [path.stat().st_mtime for path in attempt.glob("failure.rank*.json")]
+    return time.time() - min(times) if times else 0.0
 
 
 def _new_attempt(folder: Path) -> Path:

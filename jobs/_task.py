@@ -66,7 +66,7 @@ def _guarded(attempt: Path, stage: Stage) -> Outcome:
     """Runs the stage; what goes wrong is written in full to the log and in one line to a file for the submitter."""
     try:
         return _run(stage)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
         traceback.print_exc()
         write_json(attempt / f"failure.rank{stage.rank}.json", {"type": type(error).__name__, "message": str(error)})
         sys.exit(1)

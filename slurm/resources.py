@@ -40,7 +40,8 @@ class Resources(BaseModel):
         )
         for name, asked, given in limits:
             if asked > given:
-                yield f"{name}: must be at most {given:g} on this site, but is {asked:g}; ask for less or choose another site"
+                limit = f"must be at most {given:g} on this site, but is {asked:g}"
+                yield f"{name}: {limit}; ask for less or choose another site"
         if self.gpus_per_node and self.tasks_per_node != self.gpus_per_node:
             yield (
                 f"tasks_per_node: must equal gpus_per_node ({self.gpus_per_node}), one process per GPU, "

@@ -63,10 +63,14 @@ def test_arguments_beyond_the_second_are_keyword_only(path: Path) -> None:
     for function in _public_functions(path):
         names = [argument.arg for argument in function.args.args if argument.arg not in ("self", "cls")]
         overrides = function.name in ("forward", "construct_mapping")  # signatures of torch and yaml
-        assert overrides or len(names) <= 2, f"{path}: {function.name}() takes {names} by position; put * after the first"
+        assert overrides or len(names) <= 2, (
+            f"{path}: {function.name}() takes {names} by position; put * after the first"
+        )
 
 
-@pytest.mark.parametrize("path", [*sorted(ROOT.glob("workflows/**/*.smk")), *sorted(ROOT.glob("*/sites/*.yaml"))], ids=_relative)
+@pytest.mark.parametrize(
+    "path", [*sorted(ROOT.glob("workflows/**/*.smk")), *sorted(ROOT.glob("*/sites/*.yaml"))], ids=_relative
+)
 def test_what_operators_read_begins_with_a_comment(path: Path) -> None:
     assert path.read_text().startswith("# "), f"{path} must begin with a comment that says what it is"
 
