@@ -1,0 +1,1 @@
+"""Raw records to token shards: cleaning, modalities, tokenizer and zarr stores."""

@@ -1,0 +1,98 @@
+"""Cell matrices: AnnData files read in a process of their own, because a damaged one can kill its reader."""
+
+import multiprocessing
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from corpus.modality import SourceError
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to read: `matrix` is auto, X, raw or a layer; `genes` a column of var; `columns` those wanted of obs."""
+
+    path: Path
+    matrix: str
+    genes: str | None
+    top_genes: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell: its name, the obs columns wanted, and its highest genes or the reason why there are none."""
+
+    name: str
+    columns: dict[str, Any]
+    genes: list[str]
+    problem: str | None
+
+
+def read_cells(request: Request, *, timeout_s: float) -> Iterator[str | Cell]:
+    """Yields a sentence about what is read, then the cells.
+
+    Raises:
+        SourceError: the file is damaged, kills its reader, keeps it busy for `timeout_s`, or lacks what is wanted.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(request, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        yield from _receive(receiver, timeout_s)
+    except EOFError as error:
+        child.join(timeout=10)
+        told = f"must be an AnnData file, but its reader died (exit code {child.exitcode}); fetch it again"
+        raise SourceError("damaged", told) from error
+    finally:
+        receiver.close()
+        child.kill()
+        child.join()
+
+
+def _receive(receiver: Connection, timeout_s: float) -> Iterator[str | Cell]:
+    while True:
+        if not receiver.poll(timeout_s):
+            told = f"must be read, but its reader was silent for {timeout_s:g} s; raise timeout_s or fetch it again"
+            raise SourceError("damaged", told)
+        message = receiver.recv()
+        if message is None:
+            return
+        if isinstance(message, SourceError):
+            raise message
+        yield from message
+
+
+def _send(request: Request, sender: Connection) -> None:
+    """Runs in the child: sends blocks of cells, then None; or a SourceError."""
+    warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
+    with suppress(BrokenPipeError):  # the parent has enough cells
+        try:
+            for block in _blocks(request):
+                sender.send(block)
+            sender.send(None)
+        except SourceError as error:
+            sender.send(error)
+        except Exception as error:  # noqa: BLE001 - whatever a parser says about damage belongs in the parent's message
+            told = f"must be an AnnData file, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
+            sender.send(SourceError("damaged", told))
+
+
+def _blocks(request: Request) -> Iterator[list[str | Cell]]:
+    from corpus.anndata_file import open_matrix
+
+    matrix = open_matrix(request.path, matrix=request.matrix, genes=request.genes, columns=request.columns)
+    yield [matrix.told]
+    for start in range(0, len(matrix), _BLOCK):
+        yield [
+            Cell(name=row.name, columns=row.columns, genes=row.top(request.top_genes), problem=row.problem())
+            for row in matrix.rows(start, start + _BLOCK)
+        ]

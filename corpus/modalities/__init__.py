@@ -1,0 +1,1 @@
+"""One modality, one file; the listing of this folder is the registry."""

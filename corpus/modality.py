@@ -1,0 +1,114 @@
+"""What a modality is: a format read into records, and records written as tagged text and back."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Options(BaseModel):
+    """How to read one source: what a person may write under `options:`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One usable item of a source.
+
+    Attributes:
+        content: the modality's own fields, JSON values.
+        group: records of one group are always in the same split.
+        language: ISO 639-1 code of text; None for everything else.
+    """
+
+    content: Mapping[str, Any]
+    group: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """One item that is left out, and why: `code` is stable and counted, `reason` is for people."""
+
+    where: str
+    code: str
+    reason: str
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader decided by itself and a person should know."""
+
+    text: str
+
+
+Item = Record | Reject | Note
+
+
+class UnusableError(ValueError):
+    """One item cannot be used; the reader turns it into a Reject."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code, self.reason = code, reason
+        super().__init__(f"{code}: {reason}")
+
+
+class SourceError(UnusableError):
+    """A whole source cannot be used: nothing of it may be trusted."""
+
+
+class Modality(Protocol):
+    """What every file of corpus/modalities offers.
+
+    Attributes:
+        SUFFIXES: file names that can be read end so, before an optional .gz.
+        SYMBOLS: the symbols a record may hold; genes and the like, found in records, are left out.
+    """
+
+    SUFFIXES: tuple[str, ...]
+    SYMBOLS: tuple[str, ...]
+
+    @property
+    def Options(self) -> type[Options]:  # noqa: N802 - a module's class, seen as an attribute
+        """The type of `options:`."""
+        ...
+
+    def read(self, path: Path, options: Any, /) -> Iterator[Item]:
+        """Yields the records, rejects and notes of a file; raises SourceError when the whole file is unusable."""
+        ...
+
+    def render(self, content: Mapping[str, Any], /) -> str:
+        """Writes a record's content as tagged text."""
+        ...
+
+    def parse(self, rendered: str, /) -> dict[str, Any]:
+        """Reads back what `render` wrote; the content comes back as it was."""
+        ...
+
+
+def modalities() -> tuple[str, ...]:
+    """Returns the modalities: the files of corpus/modalities."""
+    package = importlib.import_module("corpus.modalities")
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__)))
+
+
+def modality(name: str) -> Modality:
+    """Returns a modality by name; the name must be one of `modalities()`."""
+    return cast("Modality", importlib.import_module(f"corpus.modalities.{name}"))
+
+
+def reject(error: UnusableError, *, where: str, excerpt: object) -> Reject:
+    """Returns the Reject of one unusable item; the excerpt is cut to 120 characters."""
+    shown = repr(excerpt)
+    return Reject(
+        where=where,
+        code=error.code,
+        reason=error.reason,
+        excerpt=shown if len(shown) <= 120 else f"{shown[:117]}...",
+    )

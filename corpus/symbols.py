@@ -1,0 +1,48 @@
+"""Symbols: the tokens that are not text, written <|name|> or <|kind:name|>, and never found in text."""
+
+import re
+
+END = "<|eod|>"
+PAD = "<|pad|>"
+SYMBOL = re.compile(r"<\|[^\s<>|]{1,64}\|>")
+_NAMED = re.compile(r"<\|[a-z]+:([^\s<>|]+)\|>")
+
+
+def tags(name: str) -> tuple[str, str]:
+    """Returns the opening and the closing tag of a modality."""
+    return f"<|{name}|>", f"<|/{name}|>"
+
+
+def symbol(kind: str, name: str) -> str:
+    """Returns the symbol of one letter, glyph or gene.
+
+    Raises:
+        ValueError: the name cannot be written as a symbol.
+    """
+    written = f"<|{kind}:{name}|>"
+    if not SYMBOL.fullmatch(written):
+        raise ValueError(f"a symbol's name must be 1-50 characters without blanks, <, > and |, but is {name!r}")
+    return written
+
+
+def names(symbols: str) -> list[str]:
+    """Returns the names in a run of symbols of one kind: '<|aa:M|><|aa:K|>' -> ['M', 'K']."""
+    return _NAMED.findall(symbols)
+
+
+def plain(rendered: str) -> str:
+    """Returns a rendered record as people would write it: every symbol by its name, tags left out."""
+    return SYMBOL.sub("", _NAMED.sub(r"\1", rendered))
+
+
+def inside(rendered: str, name: str) -> tuple[str, str]:
+    """Splits a rendered record in what its tags enclose and what follows.
+
+    Raises:
+        ValueError: the tags are not there.
+    """
+    opening, closing = tags(name)
+    body, found, rest = rendered.removeprefix(opening).partition(closing)
+    if not rendered.startswith(opening) or not found:
+        raise ValueError(f"a record must be written {opening}...{closing}, but is {rendered[:60]!r}")
+    return body, rest
