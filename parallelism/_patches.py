@@ -1,0 +1,76 @@
+"""Repairs of megatron-core 0.19.2; tests/parallelism/test_patches.py fails when the library no longer needs one.
+
+Without TransformerEngine and apex, Megatron's distributed optimizer runs torch's AdamW, and then
+
+1. saving before the first step fails: the step is read from a state that AdamW has not made yet
+   (optimizer/distrib_optimizer.py, state_dict);
+2. loading fails with KeyError 'step': it copies every tensor of AdamW's state, but the checkpoint has no step there
+   (_set_main_param_and_optimizer_states);
+3. after loading, all parameters share one step tensor, which then advances by the number of parameters in each step:
+   wrong losses, no error (load_state_dict).
+
+Saving also starts a manager process for results that only an asynchronous save needs, 2 s in each process that saves
+(dist_checkpointing/strategies/filesystem_async.py), and waits for ever where psutil is missing, which is not declared.
+"""
+
+import contextlib
+import importlib.util
+import queue
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from torch.nn import Parameter
+
+_SETTER = "_set_main_param_and_optimizer_states"
+_RESULTS = "_results_queue"
+
+
+def allocate_adam_state(optimizer: torch.optim.Optimizer) -> None:
+    """Gives torch's AdamW the state that it would make in its first step (repair 1); other optimizers keep theirs."""
+    if not isinstance(optimizer, torch.optim.AdamW) or optimizer.state:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+
+@contextlib.contextmanager
+def loadable_adam_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Lets the distributed optimizer load torch's AdamW state while open; separates the steps at the end (2 and 3)."""
+    original = getattr(DistributedOptimizer, _SETTER)
+
+    def without_step(self: DistributedOptimizer, parameter: Parameter, tensors: Mapping[str, Any]) -> None:
+        original(self, parameter, {"step": None, **tensors})
+
+    setattr(DistributedOptimizer, _SETTER, without_step)
+    try:
+        yield
+    finally:
+        setattr(DistributedOptimizer, _SETTER, original)
+    if isinstance(optimizer, torch.optim.AdamW):
+        for state in optimizer.state.values():
+            state["step"] = state["step"].clone()
+
+
+@contextlib.contextmanager
+def saved_without_manager() -> Iterator[None]:
+    """Lets a synchronous save hand its results over inside this process.
+
+    Raises:
+        RuntimeError: psutil is not installed; the save would hang.
+    """
+    if importlib.util.find_spec("psutil") is None:
+        raise RuntimeError("psutil must be installed, but it is not, and saving would hang; install psutil")
+    kept = getattr(filesystem_async, _RESULTS)
+    setattr(filesystem_async, _RESULTS, queue.Queue())
+    try:
+        yield
+    finally:
+        setattr(filesystem_async, _RESULTS, kept)

@@ -1,0 +1,204 @@
+"""Checkpoints that are whole or not there: written aside, hashed by their writers, verified before they are read.
+
+A checkpoint is a folder step_00000200 with Megatron's torch_dist files and manifest.json, which lists each file's
+SHA-256 and size. It appears under its name by one rename, after everything in it is on disk. docs/checkpoints.md tells
+the whole story.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+    FullyParallelLoadStrategyWrapper,
+    FullyParallelSaveStrategyWrapper,
+)
+
+from parallelism._patches import saved_without_manager
+from slurm.files import digest, fsync_file, fsync_folder, read_json, sha256_file, write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_NAME = re.compile(r"step_(\d{8})")
+_ASIDE, _UNFINISHED = "bad-", "tmp-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A committed checkpoint: its folder, the optimizer steps done, and the digest of its manifest."""
+
+    path: Path
+    step: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search found: the newest good checkpoint, if any, and why newer ones were set aside."""
+
+    checkpoint: Checkpoint | None
+    refused: tuple[str, ...]
+
+
+def save(folder: Path, *, step: int, states: dict[str, Any], facts: Mapping[str, Any]) -> Checkpoint:
+    """Saves `states` as the checkpoint of `step` in `folder`; every rank must call it.
+
+    Args:
+        folder: where the checkpoints of one training lie.
+        step: optimizer steps done.
+        states: Megatron's sharded states.
+        facts: what the manifest tells about the run besides the files (JSON values).
+    """
+    unfinished = Path(_from_rank_0(str(folder / f"{_UNFINISHED}{step}-{uuid.uuid4().hex[:12]}")))
+    if dist.get_rank() == 0:
+        unfinished.mkdir(parents=True)
+    dist.barrier()
+    with saved_without_manager():
+        dist_checkpointing.save(states, str(unfinished), _save_strategy())
+    gathered: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, _hash_own_files(unfinished))
+    committed = folder / f"step_{step:08d}"
+    facts = {
+        "format": FORMAT,
+        "step": step,
+        **facts,
+        "files": {name: entry for part in gathered for name, entry in part.items()},
+    }
+    manifest = {**facts, "digest": digest(facts)}
+    if dist.get_rank() == 0:
+        _commit(unfinished, committed, manifest)
+    dist.barrier()
+    return Checkpoint(path=committed, step=step, digest=manifest["digest"])
+
+
+def newest(folder: Path) -> Found:
+    """Finds the newest checkpoint of `folder` whose every byte is as it was written; every rank must call it.
+
+    Nothing is unpickled before that is known. A damaged one is renamed to bad-..., never deleted, and the one before it
+    is tried.
+    """
+    refused: list[str] = []
+    for name in _from_rank_0([path.name for path in reversed(_committed(folder))]):
+        path = folder / name
+        problems = _verify(path)
+        if not problems:
+            manifest = read_json(path / MANIFEST)
+            return Found(
+                checkpoint=Checkpoint(path=path, step=manifest["step"], digest=manifest["digest"]),
+                refused=tuple(refused),
+            )
+        refused.append(f"{path}: {problems[0]}")
+        dist.barrier()
+        if dist.get_rank() == 0:
+            path.rename(folder / f"{_ASIDE}{name}-{uuid.uuid4().hex[:12]}")
+            fsync_folder(folder)
+    return Found(checkpoint=None, refused=tuple(refused))
+
+
+def load(checkpoint: Checkpoint, *, states: dict[str, Any]) -> dict[str, Any]:
+    """Returns `states` filled from a checkpoint that `newest` found; every rank must call it.
+
+    Raises:
+        RuntimeError: the environment forces torch to unpickle anything.
+    """
+    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        raise RuntimeError(
+            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD must not be set, but is: loading could run code from a file; unset it"
+        )
+    loaded: dict[str, Any] = dist_checkpointing.load(states, str(checkpoint.path), _load_strategy(checkpoint.path))
+    return loaded
+
+
+def tidy(folder: Path, *, keep: int) -> None:
+    """Removes what unfinished saves left, and all but the newest `keep` checkpoints; rank 0 does it, others pass."""
+    if dist.get_rank() != 0 or not folder.is_dir():
+        return
+    for path in _committed(folder)[:-keep]:
+        # Under this name a removal that is cut short can never look like a checkpoint.
+        path.rename(folder / f"{_UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}")
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path)
+
+
+def _save_strategy() -> Any:
+    strategy = dist_checkpointing.serialization.get_default_save_sharded_strategy()
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    return FullyParallelSaveStrategyWrapper(strategy, group) if group.size() > 1 else strategy
+
+
+def _load_strategy(path: Path) -> Any:
+    strategy = dist_checkpointing.serialization.get_default_load_sharded_strategy(str(path))
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    return FullyParallelLoadStrategyWrapper(strategy, group) if group.size() > 1 else strategy
+
+
+def _hash_own_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Makes durable and hashes the files that this rank wrote: its own shards, and on rank 0 the common ones."""
+    rank = dist.get_rank()
+    shards = re.compile(r"__(\d+)_\d+\.distcp")
+    owner = {path: int(match[1]) if (match := shards.fullmatch(path.name)) else 0 for path in folder.iterdir()}
+    mine = sorted(path for path, writer in owner.items() if writer == rank)
+    for path in mine:
+        fsync_file(path)
+    return {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in mine}
+
+
+def _commit(unfinished: Path, committed: Path, manifest: Mapping[str, Any]) -> None:
+    write_json(unfinished / MANIFEST, manifest)
+    fsync_folder(unfinished)
+    unfinished.rename(committed)
+    fsync_folder(committed.parent)
+
+
+def _committed(folder: Path) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+
+def _verify(path: Path) -> list[str]:
+    """Returns every difference between a checkpoint and its manifest; ranks share the hashing and get one answer."""
+    try:
+        files = _manifest_files(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        own = [f"{MANIFEST}: {error}"]
+    else:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        own = [problem for name in sorted(files)[rank::size] for problem in _file_problems(path / name, files[name])]
+        own += [
+            f"{name}: not in the manifest"
+            for name in sorted({item.name for item in path.iterdir()} - {*files, MANIFEST})
+        ]
+    gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, own)
+    return [problem for part in gathered for problem in part]
+
+
+def _manifest_files(path: Path) -> dict[str, dict[str, Any]]:
+    manifest = dict(read_json(path / MANIFEST))
+    facts = {key: value for key, value in manifest.items() if key != "digest"}
+    if manifest["digest"] != digest(facts) or manifest["format"] != FORMAT:
+        raise ValueError("its digest does not fit its content")
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    return files
+
+
+def _file_problems(path: Path, entry: Mapping[str, Any]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name}: missing"
+    elif path.stat().st_size != entry["bytes"]:
+        yield f"{path.name}: {path.stat().st_size} bytes instead of {entry['bytes']}"
+    elif sha256_file(path) != entry["sha256"]:
+        yield f"{path.name}: its bytes are not those that were written"
+
+
+def _from_rank_0[Value](value: Value) -> Value:
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

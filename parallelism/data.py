@@ -1,0 +1,214 @@
+"""Which tokens are in which sample: a pure function of (seed, sample index), whatever the layout.
+
+Samples come in blocks of BLOCK. Every block holds the same number of samples of each stream (its quota), in an order
+drawn for that block. The k-th sample of a stream is a window of seq_length + 1 tokens; within one pass over the stream
+every window comes exactly once, in an order drawn for that pass. Nothing is stored and nothing is as long as the data.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 1024
+"""Samples in a block, and so the finest share of a mixture: 1/1024."""
+
+PADDING = -1
+"""Stands for a sample that is not there: its tokens count nothing. It fills the last batch of a validation."""
+
+_MASK = (1 << 64) - 1
+_ROUNDS = 6
+
+
+class TokenStream(Protocol):
+    """The tokens of one stream, one after another, documents closed by their end token."""
+
+    def __len__(self) -> int:
+        """Returns the number of tokens."""
+        ...
+
+    def tokens(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Returns the tokens at [start, stop)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One training sample: window `window` of stream number `stream`, or PADDING."""
+
+    stream: int
+    window: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples as arrays.
+
+    Attributes:
+        tokens: (samples, seq_length) int64, what the model reads.
+        labels: (samples, seq_length) int64, the token that follows each.
+        mask: (samples, seq_length) float32, 1 where a label exists.
+        streams: (samples,) int64, the stream of each sample.
+    """
+
+    tokens: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    mask: NDArray[np.float32]
+    streams: NDArray[np.int64]
+
+
+def quotas(mixture: Mapping[str, float]) -> dict[str, int]:
+    """Returns each stream's samples in a block of BLOCK, by the largest remainder; they sum to BLOCK.
+
+    Raises:
+        ValueError: the weights are no mixture, or one is too small to occur in a block.
+    """
+    total = math.fsum(mixture.values())
+    if not mixture or min(mixture.values()) <= 0 or not math.isclose(total, 1.0, abs_tol=1e-6):
+        raise ValueError(
+            f"a mixture must be positive weights that sum to 1, but is {dict(mixture)}; correct the weights"
+        )
+    exact = {name: weight / total * BLOCK for name, weight in sorted(mixture.items())}
+    quota = {name: math.floor(share) for name, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (quota[name] - exact[name], name))
+    for name in by_remainder[: BLOCK - sum(quota.values())]:
+        quota[name] += 1
+    small = [name for name, count in quota.items() if count == 0]
+    if small:
+        raise ValueError(
+            f"every stream's weight must be at least 1/{BLOCK}, but {small[0]} has {mixture[small[0]]:g}; "
+            "raise it or leave the stream out"
+        )
+    return quota
+
+
+def windows(length: int, *, seq_length: int) -> int:
+    """Returns how many windows a stream of `length` tokens has; each token but the first is predicted in one."""
+    return -(-(length - 1) // seq_length)
+
+
+def permute(number: int, *, size: int, key: int) -> int:
+    """Returns where a permutation of range(size), drawn by `key`, sends `number`; no table is made.
+
+    A balanced Feistel network over the next even number of bits, walked until the result is below `size`
+    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half = max(1, -(-(size - 1).bit_length() // 2))
+    low_bits = (1 << half) - 1
+    while True:
+        left, right = number >> half, number & low_bits
+        for turn in range(_ROUNDS):
+            left, right = right, left ^ (_mix(key + turn * 0x632BE59BD9B4E019 + right) & low_bits)
+        number = left << half | right
+        if number < size:
+            return number
+
+
+def _mix(value: int) -> int:
+    """Scrambles 64 bits (the finalizer of SplitMix64, Steele, Lea and Flood 2014)."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
+    return value ^ value >> 31
+
+
+def _key(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless sequence of training samples of a mixture.
+
+    Attributes:
+        seed: what is drawn depends on it.
+        quota: samples of each stream in a block, by name; streams are numbered in this order.
+        sizes: windows of each stream, by name.
+    """
+
+    seed: int
+    quota: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[str, int], ...]
+
+    def sample(self, index: int) -> Sample:
+        """Returns sample number `index`."""
+        block, offset = divmod(index, BLOCK)
+        places = _block(self.seed, block, self.quota)
+        stream, turn = int(places[0][offset]), int(places[1][offset])
+        name, count = self.quota[stream]
+        size = self.sizes[stream][1]
+        epoch, position = divmod(block * count + turn, size)
+        return Sample(stream=stream, window=permute(position, size=size, key=_key(self.seed, name, epoch)))
+
+
+@lru_cache(maxsize=4)
+def _block(seed: int, block: int, quota: tuple[tuple[str, int], ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns each place's stream number, and how many samples of that stream came before it in the block."""
+    numbered = np.repeat(np.arange(len(quota)), [count for _, count in quota])
+    key = _key(seed, "block", block)
+    drawn = np.array([_mix(key ^ place) for place in range(BLOCK)], dtype=np.uint64)
+    streams = numbered[np.argsort(drawn, kind="stable")]
+    turns = np.zeros(BLOCK, dtype=np.int64)
+    for number, (_, count) in enumerate(quota):
+        turns[streams == number] = np.arange(count)
+    return streams, turns
+
+
+def order(streams: Mapping[str, TokenStream], *, mixture: Mapping[str, float], seq_length: int, seed: int) -> Order:
+    """Returns the order of training samples.
+
+    Raises:
+        ValueError: the mixture is wrong, or names a stream without tokens to predict.
+    """
+    quota = quotas(mixture)
+    sizes = {name: windows(len(streams[name]), seq_length=seq_length) for name in quota}
+    empty = [name for name, size in sizes.items() if size < 1]
+    if empty:
+        raise ValueError(
+            f"every stream must have 2 tokens or more, but {empty[0]} has {len(streams[empty[0]])}; "
+            "leave it out of the mixture"
+        )
+    return Order(seed, tuple(quota.items()), tuple(sizes.items()))
+
+
+def validation(
+    streams: Mapping[str, TokenStream], *, seq_length: int, samples_per_stream: int, batch_size: int
+) -> list[Sample]:
+    """Returns the fixed validation samples: up to `samples_per_stream` windows of each stream, evenly spread over it.
+
+    The list is filled with PADDING up to a multiple of `batch_size`. Streams are numbered by their sorted names.
+    """
+    chosen: list[Sample] = []
+    for number, name in enumerate(sorted(streams)):
+        size = windows(len(streams[name]), seq_length=seq_length)
+        count = min(size, samples_per_stream)
+        chosen += [Sample(stream=number, window=place * size // count) for place in range(count)]
+    missing = -len(chosen) % batch_size
+    return chosen + [Sample(stream=0, window=PADDING)] * missing
+
+
+def share(samples: Sequence[Sample], *, rank: int, size: int, micro_batch_size: int) -> Iterator[Sequence[Sample]]:
+    """Yields the micro batches of data-parallel rank `rank` of `size`; all ranks together see each sample once."""
+    for start in range(0, len(samples), micro_batch_size * size):
+        mine = start + rank * micro_batch_size
+        yield samples[mine : mine + micro_batch_size]
+
+
+def read(samples: Sequence[Sample], *, streams: Sequence[TokenStream], seq_length: int) -> Batch:
+    """Reads the tokens of `samples`; a window that ends with its stream is filled with token 0, masked."""
+    tokens = np.zeros((len(samples), seq_length + 1), dtype=np.int64)
+    mask = np.zeros((len(samples), seq_length), dtype=np.float32)
+    for row, sample in enumerate(samples):
+        if sample.window == PADDING:
+            continue
+        start = sample.window * seq_length
+        found = streams[sample.stream].tokens(start, min(start + seq_length + 1, len(streams[sample.stream])))
+        tokens[row, : len(found)] = found
+        mask[row, : len(found) - 1] = 1
+    numbers = np.array([sample.stream for sample in samples], dtype=np.int64)
+    return Batch(tokens=tokens[:, :-1], labels=tokens[:, 1:], mask=mask, streams=numbers)

@@ -1,0 +1,164 @@
+"""The one seam for what differs between a GPU and a CPU: backend, device, and what Megatron asks of torch.cuda.
+
+Megatron calls torch.cuda in many places that have nothing to do with a GPU: where to put a counter, which stream to
+wait for. On a machine without one, `stand_in` answers these calls for the CPU; on a GPU machine it changes nothing.
+Measured cost on a CPU: 0.4 % of a training step.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from parallelism._apex import refuse_foreign_apex
+
+_HEAVY = (
+    "megatron.core.dist_checkpointing",
+    "megatron.core.models.gpt",
+    "megatron.core.optimizer",
+    "torch._dynamo",  # torch's optimizers import it later, and it refuses functions that `stand_in` has replaced
+)
+
+
+def has_gpu() -> bool:
+    """Says whether this process computes on a GPU."""
+    return torch.cuda.is_available()
+
+
+def backend() -> str:
+    """Returns the name of the collective library for this device."""
+    return "nccl" if has_gpu() else "gloo"
+
+
+def current() -> torch.device:
+    """Returns the device that this rank's tensors live on."""
+    return torch.device("cuda", torch.cuda.current_device()) if has_gpu() else torch.device("cpu")
+
+
+def name() -> str:
+    """Returns what people call this device, for records and logs."""
+    return torch.cuda.get_device_name() if has_gpu() else f"CPU ({torch.get_num_threads()} threads a rank)"
+
+
+def use(local_rank: int) -> None:
+    """Takes this rank's GPU of its node; nothing to take on a CPU."""
+    if has_gpu():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+
+
+def synchronize() -> None:
+    """Waits until the device has done what was asked of it; a CPU has."""
+    if has_gpu():
+        torch.cuda.synchronize()
+
+
+def prepare() -> None:
+    """Imports Megatron in the way that suits this machine. Call it before importing a module that imports Megatron.
+
+    Without a GPU, torch.compile passes functions through while Megatron decorates its own: compiling them takes 15 s
+    and gives no speed on a CPU, and importing the compiler alone takes a third of Megatron's import.
+
+    Raises:
+        RuntimeError: a module named apex is not NVIDIA's.
+    """
+    if "megatron.core" in sys.modules:
+        return
+    refuse_foreign_apex()
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        # Megatron says at its import which accelerators' packages are missing; `refuse_foreign_apex` has looked.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        if not has_gpu():
+            stack.enter_context(_replaced(torch, {"compile": _uncompiled}))
+        for module in _HEAVY:
+            importlib.import_module(module)
+    logging.getLogger("megatron").setLevel(os.environ.get("MEGATRON_LOG_LEVEL", "ERROR"))
+
+
+@contextlib.contextmanager
+def stand_in() -> Iterator[None]:
+    """Lets the CPU answer what Megatron asks of torch.cuda, in this thread; does nothing on a machine with a GPU."""
+    if has_gpu():
+        yield
+        return
+    from megatron.core.tensor_parallel import random as megatron_random
+
+    generator = {
+        "_get_cuda_rng_state": lambda *_, **__: torch.get_rng_state(),
+        "_set_cuda_rng_state": lambda state, *_, **__: torch.set_rng_state(state),
+    }
+    with _replaced(torch.cuda, _CUDA_ANSWERS), _replaced(megatron_random, generator), _CpuForCuda():
+        yield
+
+
+class _CpuForCuda(TorchFunctionMode):
+    """Reads "cuda" as "cpu" wherever a device is named, and answers Tensor.type() as Megatron's asserts expect."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.cuda:
+            return args[0]
+        answer = func(*map(_on_cpu, args), **_keywords_on_cpu(kwargs or {}))
+        if func is torch.Tensor.type and isinstance(answer, str):
+            return answer.replace("torch.", "torch.cuda.", 1)
+        return answer
+
+
+class _Idle:
+    """A stream or an event of a device that never runs behind: every method does nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, answers: Mapping[str, Any]) -> Iterator[None]:
+    kept = {attribute: getattr(owner, attribute) for attribute in answers}
+    for attribute, answer in answers.items():
+        setattr(owner, attribute, answer)
+    try:
+        yield
+    finally:
+        for attribute, answer in kept.items():
+            setattr(owner, attribute, answer)
+
+
+def _uncompiled(function: Any = None, **_: Any) -> Any:
+    return function if function is not None else lambda decorated: decorated
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("cuda"):
+        return "cpu"
+    if isinstance(value, torch.device) and value.type == "cuda":
+        return torch.device("cpu")
+    return value
+
+
+def _keywords_on_cpu(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _on_cpu(value) for key, value in kwargs.items() if key != "pin_memory"}
+
+
+_CUDA_ANSWERS: Mapping[str, Any] = {
+    "Event": _Idle,
+    "Stream": _Idle,
+    "current_device": lambda: torch.device("cpu"),
+    "current_stream": _Idle,
+    "empty_cache": lambda: None,
+    "get_rng_state": lambda *_: torch.get_rng_state(),
+    "manual_seed": torch.manual_seed,
+    "set_device": lambda _: None,
+    "set_rng_state": lambda state, *_: torch.set_rng_state(state),
+    "stream": lambda _: contextlib.nullcontext(),
+    "synchronize": lambda *_: None,
+}

@@ -1,0 +1,203 @@
+"""What learns on this rank: the model's chunks, the distributed optimizer and its schedule, and their checkpoints."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.utils import unwrap_model
+
+from parallelism import checkpoint, model
+from parallelism._patches import allocate_adam_state, loadable_adam_state
+from parallelism.checkpoint import Checkpoint
+from parallelism.layout import Layout, Precision
+from parallelism.presets import ModelShape
+from slurm.files import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides the losses: trainings with equal recipes have the same curve under any layout.
+
+    Attributes:
+        data_digest: the digest of the token shards' manifest.
+        mixture: each stream's share of the samples.
+        lr_decay_iters: steps after which the learning rate stays at min_lr.
+        lr_wsd_decay_iters: how many of these the decay of "WSD" takes; before, the rate is constant.
+    """
+
+    shape: ModelShape
+    vocab_size: int
+    precision: Precision
+    seed: int
+    data_digest: str
+    mixture: Mapping[str, float]
+    seq_length: int
+    global_batch_size: int
+    lr: float
+    min_lr: float
+    lr_decay_style: Literal["cosine", "WSD"]
+    lr_warmup_iters: int
+    lr_decay_iters: int
+    lr_wsd_decay_iters: int
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    clip_grad: float
+
+    @property
+    def identity(self) -> str:
+        """The digest of everything here; checkpoints of another identity are never continued."""
+        return digest(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """The pieces that Megatron's steps work on."""
+
+    chunks: Sequence[DistributedDataParallel]
+    optimizer: MegatronOptimizer
+    scheduler: OptimizerParamScheduler
+
+
+def build(recipe: Recipe, *, layout: Layout) -> Learner:
+    """Builds this rank's part of the model with its first weights; needs Megatron's parallel state."""
+    bare = model.build(
+        recipe.shape,
+        layout=layout,
+        precision=recipe.precision,
+        vocab_size=recipe.vocab_size,
+        seq_length=recipe.seq_length,
+        seed=recipe.seed,
+    )
+    overlap = layout.data_parallel_size > 1
+    chunks = _wrapped(bare, overlap=overlap)
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(
+            optimizer="adam",
+            lr=recipe.lr,
+            min_lr=recipe.min_lr,
+            weight_decay=recipe.weight_decay,
+            adam_beta1=recipe.adam_beta1,
+            adam_beta2=recipe.adam_beta2,
+            clip_grad=recipe.clip_grad,
+            bf16=recipe.precision == "bf16",
+            params_dtype=bare[0].config.params_dtype,
+            use_distributed_optimizer=True,
+            overlap_param_gather=overlap,
+        ),
+        chunks,
+        use_gloo_process_groups=False,
+    )
+    allocate_adam_state(_inner(optimizer))
+    return Learner(chunks=chunks, optimizer=optimizer, scheduler=_scheduler(recipe, optimizer))
+
+
+def _wrapped(bare: Sequence[MegatronModule], *, overlap: bool) -> list[DistributedDataParallel]:
+    """Gives the chunks gradient buffers; `overlap` hides their reduction behind the backward pass."""
+    config = bare[0].config
+    ddp = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=True,
+        overlap_grad_reduce=overlap,
+        overlap_param_gather=overlap,
+    )
+    chunks = [
+        DistributedDataParallel(config, ddp, chunk, disable_bucketing=number > 0) for number, chunk in enumerate(bare)
+    ]
+    config.finalize_model_grads_func = finalize_model_grads
+    if overlap:
+        config.no_sync_func = [chunk.no_sync for chunk in chunks] if len(chunks) > 1 else chunks[0].no_sync
+        starts = [chunk.start_grad_sync for chunk in chunks]
+        config.grad_sync_func = starts if len(chunks) > 1 else starts[0]
+    return chunks
+
+
+def _scheduler(recipe: Recipe, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:
+    return OptimizerParamScheduler(
+        optimizer,
+        init_lr=0.0,
+        max_lr=recipe.lr,
+        min_lr=recipe.min_lr,
+        lr_warmup_steps=recipe.lr_warmup_iters,
+        lr_decay_steps=recipe.lr_decay_iters,
+        lr_decay_style=recipe.lr_decay_style,
+        start_wd=recipe.weight_decay,
+        end_wd=recipe.weight_decay,
+        wd_incr_steps=recipe.lr_decay_iters,
+        wd_incr_style="constant",
+        use_checkpoint_opt_param_scheduler=False,
+        wsd_decay_steps=recipe.lr_wsd_decay_iters,
+        lr_wsd_decay_style="linear",
+    )
+
+
+def clear_gradients(learner: Learner) -> None:
+    """Empties the gradient buffers before a step."""
+    for chunk in learner.chunks:
+        chunk.zero_grad_buffer()
+    learner.optimizer.zero_grad()
+
+
+def update(learner: Learner) -> tuple[float, float]:
+    """Applies the gradients; returns (their norm over the whole model before clipping, the learning rate used)."""
+    learner.scheduler.step(1)
+    _, norm, _ = learner.optimizer.step()
+    return float(norm), float(max(group["lr"] for group in learner.optimizer.param_groups))
+
+
+@contextlib.contextmanager
+def gathered(learner: Learner) -> Iterator[None]:
+    """Makes every rank's weights current while open.
+
+    With overlap, other data-parallel ranks' weights arrive in the next forward pass; saved before it, they are stale.
+    """
+    hooked = [chunk for chunk in learner.chunks if chunk.ddp_config.overlap_param_gather]
+    for chunk in hooked:
+        chunk.disable_forward_pre_hook(param_sync=True)
+    try:
+        yield
+    finally:
+        for chunk in hooked:
+            chunk.enable_forward_pre_hook()
+
+
+def save(learner: Learner, *, folder: Path, step: int, facts: Mapping[str, Any]) -> Checkpoint:
+    """Saves the model and the optimizer after `step` steps; every rank must call it.
+
+    The step is the rest of the state: data order and schedule are functions of it, and nothing draws random numbers.
+    """
+    with gathered(learner):
+        return checkpoint.save(folder, step=step, states=_states(learner, loading=False), facts=facts)
+
+
+def restore(learner: Learner, *, found: Checkpoint) -> None:
+    """Sets model, optimizer and schedule to what was saved, possibly under another layout; every rank must call it."""
+    with gathered(learner), loadable_adam_state(_inner(learner.optimizer)):
+        states = checkpoint.load(found, states=_states(learner, loading=True))
+        for number, chunk in enumerate(learner.chunks):
+            unwrap_model(chunk).load_state_dict(states[f"model{number}"])
+        learner.optimizer.load_state_dict(states["optimizer"])
+    learner.scheduler.step(found.step)
+
+
+def _states(learner: Learner, *, loading: bool) -> dict[str, Any]:
+    metadata = model.sharded_metadata()
+    models = {
+        f"model{number}": unwrap_model(chunk).sharded_state_dict(metadata=metadata)
+        for number, chunk in enumerate(learner.chunks)
+    }
+    optimizer = learner.optimizer.sharded_state_dict(models, is_loading=loading, metadata=metadata)
+    return {**models, "optimizer": optimizer}
+
+
+def _inner(optimizer: MegatronOptimizer) -> torch.optim.Optimizer:
+    """Returns the torch optimizer that Megatron's distributed one drives; dense models have exactly one."""
+    inner: torch.optim.Optimizer = optimizer.optimizer
+    return inner

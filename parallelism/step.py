@@ -1,0 +1,110 @@
+"""One pass over a global batch through Megatron's pipeline schedule: samples in, summed losses per stream out.
+
+Legend: B micro batch, S sequence, M streams.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.utils import unwrap_model
+from torch import Tensor
+
+from parallelism import data, device
+from parallelism.data import Sample, TokenStream
+from parallelism.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Losses of one batch over all ranks.
+
+    Attributes:
+        sums: nats of each stream, summed over its predicted tokens.
+        counts: predicted tokens of each stream.
+        stop: ranks that were asked to stop.
+    """
+
+    sums: tuple[float, ...]
+    counts: tuple[float, ...]
+    stop: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per token over all streams."""
+        return sum(self.sums) / sum(self.counts)
+
+    def by_stream(self, names: Sequence[str]) -> dict[str, float]:
+        """Returns nats per token of each stream that occurred, by name."""
+        return {name: total / count for name, total, count in zip(names, self.sums, self.counts, strict=True) if count}
+
+
+def run(
+    chunks: Sequence[MegatronModule],
+    samples: Sequence[Sample],
+    *,
+    streams: Sequence[TokenStream],
+    layout: Layout,
+    forward_only: bool = False,
+    stop: bool = False,
+) -> Losses:
+    """Runs the forward pass, and the backward pass unless `forward_only`, of one global batch; every rank must call it.
+
+    Gradients are left in the chunks' buffers, divided by the batch's tokens. `stop` is this rank's wish.
+    """
+    rank, size = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    mine = list(data.share(samples, rank=rank, size=size, micro_batch_size=layout.micro_batch_size))
+    stored = get_forward_backward_func()(
+        forward_step_func=partial(_forward, streams=streams, seq_length=layout.seq_length),
+        data_iterator=[iter(mine) for _ in chunks] if len(chunks) > 1 else iter(mine),
+        model=list(chunks),
+        num_microbatches=len(mine),
+        seq_length=layout.seq_length,
+        micro_batch_size=layout.micro_batch_size,
+        forward_only=forward_only,
+    )
+    return _summed(stored, count=len(streams), stop=stop)
+
+
+def _forward(
+    iterator: Iterator[Sequence[Sample]], chunk: MegatronModule, *, streams: Sequence[TokenStream], seq_length: int
+) -> tuple[Tensor, partial[tuple[Tensor, Tensor, Tensor]]]:
+    """Runs one micro batch through one chunk, in the form that Megatron's schedules call; only the ends read tokens."""
+    samples = next(iterator)
+    inner = unwrap_model(chunk)
+    if not (inner.pre_process or inner.post_process):
+        return chunk(None, None, None), partial(_loss)
+    batch = data.read(samples, streams=streams, seq_length=seq_length)
+    place = device.current()
+    tokens_BS, labels_BS = torch.from_numpy(batch.tokens).to(place), torch.from_numpy(batch.labels).to(place)
+    positions_BS = torch.arange(seq_length, device=place).expand_as(tokens_BS)
+    output = chunk(tokens_BS, positions_BS, None, labels=labels_BS if inner.post_process else None)
+    mask_BS, streams_B = torch.from_numpy(batch.mask).to(place), torch.from_numpy(batch.streams).to(place)
+    return output, partial(_loss, mask_BS=mask_BS, streams_B=streams_B, count=len(streams))
+
+
+def _loss(nats_BS: Tensor, *, mask_BS: Tensor, streams_B: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (loss to differentiate: the sum, its tokens, (2, M) sums and tokens per stream)."""
+    sums_B = (nats_BS.float() * mask_BS).sum(1)
+    tokens_B = mask_BS.sum(1)
+    report_2M = torch.zeros(2, count, dtype=torch.float64, device=sums_B.device)
+    report_2M[0].index_add_(0, streams_B, sums_B.detach().double())
+    report_2M[1].index_add_(0, streams_B, tokens_B.double())
+    return sums_B.sum(), tokens_B.sum().int(), report_2M
+
+
+def _summed(stored: Sequence[Tensor], *, count: int, stop: bool) -> Losses:
+    """Adds the reports of all micro batches and ranks, in one collective; they exist on the last stage only."""
+    report_2M = torch.zeros(2, count, dtype=torch.float64, device=device.current())
+    if stored and parallel_state.get_tensor_model_parallel_rank() == 0:
+        report_2M += torch.stack(list(stored)).sum(0)
+    wishes = torch.tensor([float(stop)], dtype=torch.float64, device=device.current())
+    everything = torch.cat([report_2M.flatten(), wishes])
+    dist.all_reduce(everything)
+    values = everything.tolist()
+    return Losses(sums=tuple(values[:count]), counts=tuple(values[count : 2 * count]), stop=round(values[-1]))

@@ -1,0 +1,264 @@
+"""Training by real ranks: the same losses under every layout, and exactly the same after every interruption."""
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.multiprocessing import ProcessRaisedException
+
+from parallelism import device
+
+device.prepare()
+
+from parallelism.presets import ModelShape  # noqa: E402 - prepared above
+
+Start = Callable[..., Any]
+TP2, PP2 = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
+LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "TP2": (2, TP2),
+    "PP2": (2, PP2),
+    "DP2": (2, {}),
+    "DP4, micro batch 2": (4, {"micro_batch_size": 2}),
+    "TP2xPP2": (4, {**TP2, **PP2}),
+    "TP2xDP2, sequence parallel": (4, {**TP2, "sequence_parallel": True}),
+    "PP2 with 2 chunks a stage": (2, {**PP2, "virtual_pipeline_model_parallel_size": 2}),
+    "PP2xDP2, recomputed": (4, {**PP2, "recompute_granularity": "full"}),
+}
+TOLERANCE = 5e-6
+"""Nats: fp32 sums in another order, over 8 steps."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start_training: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Losses of one process, no parallelism."""
+    attempt = start_training(tmp_path_factory.mktemp("one"))
+    attempt.wait()
+    losses: dict[int, float] = attempt.values()
+    return losses
+
+
+def furthest(losses: dict[int, float], reference: dict[int, float]) -> float:
+    return max(abs(losses[step] - reference[step]) for step in losses)
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS))
+def test_every_layout_has_the_same_losses(
+    name: str, start_training: Start, uninterrupted: dict[int, float], tmp_path: Path
+) -> None:
+    world_size, sizes = LAYOUTS[name]
+    attempt = start_training(tmp_path, world_size=world_size, **sizes)
+    result = attempt.wait()
+    losses = attempt.values()
+    assert list(losses) == list(range(1, 9))
+    assert furthest(losses, uninterrupted) < TOLERANCE
+    assert set(result.valid) == {"proteins", "text.ko"}
+    assert result.valid_mean == attempt.values("valid/loss")[8]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"share_embeddings_and_output_weights": True, "num_query_groups": 4}, {"add_qkv_bias": True}],
+    ids=["tied tables", "biases"],
+)
+def test_every_kind_of_model_has_the_same_losses(changes: dict[str, Any], start_training: Start, tmp_path: Path) -> None:
+    shape = replace(_shape(), **changes)
+    one, four = (
+        start_training(tmp_path / name, world_size=count, shape=shape, **sizes)
+        for name, count, sizes in (("one", 1, {}), ("four", 4, {**TP2, **PP2}))
+    )
+    one.wait()
+    four.wait()
+    assert furthest(four.values(), one.values()) < TOLERANCE
+
+
+def test_bf16_is_near_fp32_and_itself_under_another_layout(
+    start_training: Start, uninterrupted: dict[int, float], tmp_path: Path
+) -> None:
+    one = start_training(tmp_path / "one", precision="bf16")
+    one.wait()
+    four = start_training(tmp_path / "four", world_size=4, precision="bf16", sequence_parallel=True, **TP2, **PP2)
+    four.wait()
+    assert furthest(four.values(), one.values()) < 2e-3
+    assert furthest(one.values(), uninterrupted) < 2e-2
+
+
+def test_it_learns(start_training: Start, tmp_path: Path) -> None:
+    attempt = start_training(tmp_path, train_iters=60, lr=1e-2, lr_decay_iters=60, lr_decay_style="WSD")
+    result = attempt.wait()
+    assert result.valid_mean < attempt.values()[1] - 0.7
+    assert attempt.values("train/lr")[30] == 1e-2  # constant until the decay, which WSD is told to start at the end
+    assert result.rates["train/tokens_per_s"] > 0
+    assert result.rates["train/mfu"] == pytest.approx(result.rates["train/tflops_per_s"] / result.peak_tflops)
+
+
+def test_killed_ranks_continue_bit_for_bit(start_training: Start, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"world_size": 4, **TP2, **PP2, "save_interval": 3, "train_iters": 12}
+    whole = start_training(tmp_path / "whole", **sizes)
+    whole.wait()
+    killed = start_training(tmp_path / "killed", **sizes)
+    _wait_for(lambda: len(killed.values()) >= 7)
+    for pid in killed.pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(Exception, match="SIGKILL"):
+        killed.wait()
+    assert len(killed.values()) < 12
+    again = start_training(tmp_path / "killed", **sizes)
+    result = again.wait()
+    assert result.resumed_from in (6, 9)
+    _require_bits(killed, whole)
+    _require_bits(again, whole)
+    assert again.values("valid/loss")[12].hex() == whole.values("valid/loss")[12].hex()
+
+
+def _require_bits(attempt: Any, whole: Any) -> None:
+    for name in ("train/loss", "train/loss/proteins", "train/grad_norm"):
+        expected = {step: value.hex() for step, value in whole.values(name).items()}
+        for step, value in attempt.values(name).items():
+            assert value.hex() == expected[step], f"{name} at step {step}"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_changed_layout_continues(precision: str, start_training: Start, tmp_path: Path) -> None:
+    whole = start_training(tmp_path / "whole", precision=precision)
+    whole.wait()
+    first = start_training(
+        tmp_path / "first", world_size=4, train_iters=4, precision=precision, save_interval=4, **TP2, **PP2
+    )
+    first.wait()
+    for name in ("DP2", "TP2xDP2, sequence parallel", "PP2 with 2 chunks a stage"):
+        world_size, sizes = LAYOUTS[name]
+        shutil.copytree(tmp_path / "first", tmp_path / name)
+        attempt = start_training(tmp_path / name, world_size=world_size, precision=precision, **sizes)
+        assert attempt.wait().resumed_from == 4
+        allowed = 1e-6 if precision == "fp32" else 2e-3
+        assert all(attempt.values()[step] == pytest.approx(whole.values()[step], rel=allowed) for step in range(5, 9))
+
+
+def test_data_parallel_weights_are_current_when_saved(start_training: Start, tmp_path: Path) -> None:
+    """With overlap, each rank's weights are stale until the next forward pass; a save between must not keep them."""
+    whole = start_training(tmp_path / "whole", precision="bf16", train_iters=6)
+    whole.wait()
+    start_training(tmp_path / "two", world_size=2, precision="bf16", train_iters=4).wait()
+    one = start_training(tmp_path / "two", precision="bf16", train_iters=6)
+    assert one.wait().resumed_from == 4
+    assert furthest(one.values(), whole.values()) < 2e-3
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_to_one_rank_stops_all_and_saves(
+    number: signal.Signals, start_training: Start, tmp_path: Path
+) -> None:
+    attempt = start_training(tmp_path, world_size=2, train_iters=2000)
+    _wait_for(lambda: len(attempt.values()) >= 3)
+    os.kill(attempt.pids[1], number)
+    result = attempt.wait()
+    assert result.stopped
+    assert result.step == max(attempt.values()) < 2000
+    assert result.valid == {}
+    again = start_training(tmp_path, world_size=2, train_iters=result.step + 2)
+    assert again.wait().resumed_from == result.step
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.unlink(),
+    ],
+    ids=["flipped bit", "truncated", "missing"],
+)
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "manifest.json"])
+def test_a_damaged_checkpoint_is_set_aside(
+    file: str, damage: Callable[[Path], Any], start_training: Start, tmp_path: Path, two_checkpoints: Path
+) -> None:
+    shutil.copytree(two_checkpoints, tmp_path / "run")
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    damage(folder / "step_00000008" / file)
+    attempt = start_training(tmp_path / "run", save_interval=4)
+    result = attempt.wait()
+    assert result.resumed_from == 4
+    assert len(result.refused) == 1
+    assert re.search(f"checkpoint set aside: .*step_00000008: {re.escape(file)}", attempt.notes())
+    names = sorted(path.name for path in folder.iterdir())
+    assert re.fullmatch(r"bad-step_00000008-\w{12}", names[0])
+    assert names[1:] == ["step_00000004", "step_00000008"]
+
+
+def test_a_file_that_was_not_saved_is_refused(start_training: Start, tmp_path: Path, two_checkpoints: Path) -> None:
+    """common.pt is one that Megatron would unpickle."""
+    shutil.copytree(two_checkpoints, tmp_path / "run")
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    (folder / "step_00000008" / "common.pt").write_bytes(b"planted")
+    result = start_training(tmp_path / "run", save_interval=4).wait()
+    assert result.resumed_from == 4
+    assert result.refused[0].endswith("common.pt: not in the manifest")
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(start_training: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    start_training(folder, save_interval=4).wait()
+    return folder
+
+
+def test_an_unfinished_save_is_removed_and_old_checkpoints_too(
+    start_training: Start, tmp_path: Path, two_checkpoints: Path
+) -> None:
+    shutil.copytree(two_checkpoints, tmp_path / "run")
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    (folder / "tmp-12-0123456789ab").mkdir()
+    (folder / "tmp-12-0123456789ab" / "__0_0.distcp").write_bytes(b"half")
+    start_training(tmp_path / "run", save_interval=2, train_iters=14).wait()
+    assert sorted(path.name for path in folder.iterdir()) == ["step_00000010", "step_00000012", "step_00000014"]
+
+
+def test_another_recipe_starts_afresh(start_training: Start, tmp_path: Path) -> None:
+    start_training(tmp_path, train_iters=2).wait()
+    assert start_training(tmp_path, train_iters=4).wait().resumed_from == 2
+    assert start_training(tmp_path, train_iters=4, seed=2).wait().resumed_from == 0
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(start_training: Start, tmp_path: Path) -> None:
+    attempt = start_training(tmp_path, world_size=2, lr=1.0e38, min_lr=1.0e38, lr_warmup_iters=0, save_interval=1, **PP2)
+    message = r"the (loss|gradient norm) must be finite, but is (nan|inf) at step \d; lower lr or raise lr_warmup_iters"
+    with pytest.raises(ProcessRaisedException, match=message):
+        attempt.wait()
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    assert len(attempt.values()) == len(list(folder.iterdir())) < 8
+
+
+def test_loading_that_would_run_code_is_refused(
+    start_training: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_training(tmp_path, train_iters=1).wait()
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(ProcessRaisedException, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD must not be set, but is"):
+        start_training(tmp_path, train_iters=2).wait()
+
+
+def _shape() -> ModelShape:
+    return ModelShape(
+        num_layers=4,
+        hidden_size=32,
+        ffn_hidden_size=64,
+        num_attention_heads=4,
+        num_query_groups=2,
+        kv_channels=8,
+        max_position_embeddings=64,
+    )
+
+
+def _wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < until, "waited 120 s"
+        time.sleep(0.02)
