@@ -1,0 +1,1 @@
+"""Benchmarks and agents scored with Ray, with statistics, evidence and the report."""

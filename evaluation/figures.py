@@ -1,0 +1,235 @@
+"""The report's figures: each is drawn twice, for a desk and for a phone, and the page shows the one that fits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from evaluation import charts
+from evaluation.charts import Bar, Dot, Reference, Series
+from evaluation.findings import Curve, Plan, Score, StageRun, Stream, Training
+
+MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One chart in both widths, as SVG."""
+
+    wide: str
+    narrow: str
+
+
+def timeline(stages: Sequence[StageRun]) -> Figure:
+    """Draws how long each stage worked, each beginning where the last one ended."""
+    unit, seconds = ("hours", 3600) if sum(stage.seconds for stage in stages) > 2 * 3600 else ("minutes", 60)
+    rows, start = [], 0.0
+    for stage in stages:
+        length = stage.seconds / seconds
+        note = duration(stage.seconds) if stage.record else "did not run"
+        rows.append(Bar(label=stage.name, parts=[("work", length)] if stage.record else [], note=note, start=start))
+        start += length
+    return _both(
+        lambda width: charts.bars(
+            rows,
+            title="How long each stage worked",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label=f"{unit} of work since the start, waiting left out",
+            width=width,
+        )
+    )
+
+
+def mixture(streams: Sequence[Stream]) -> Figure:
+    """Draws each stream's share of the training samples beside its share of the tokens there are."""
+    total = sum(stream.train_tokens or 0 for stream in streams) or 1
+    shares = [(stream.name, 100 * (stream.weight or 0), 100 * (stream.train_tokens or 0) / total) for stream in streams]
+    rows = [
+        Dot(label=name, value=weight, interval=None, other=tokens, note=f"{weight:.0f} % beside {tokens:.0f} %")
+        for name, weight, tokens in shares
+    ]
+    names = ("share of training samples", "share of tokens")
+    most = max([max(row.value, row.other) for row in rows], default=1.0)
+    return _both(
+        lambda width: charts.dots(
+            rows,
+            title="The data mixture",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label="percent",
+            x_range=(0, most),
+            names=names,
+            width=width,
+        )
+    )
+
+
+def losses(training: Training) -> Figure:
+    """Draws the loss on training and validation data, beside the validation set's unigram entropy."""
+    series = [
+        _ended(_series(training.curves, "train/loss", label="training", style="faint")),
+        _ended(_series(training.curves, "valid/loss", label="validation", style="main")),
+    ]
+    entropy = training.entropies.get("")
+    return _lines(
+        series,
+        title="Loss",
+        description="Loss on training and validation data in nats per token over optimizer steps.",
+        y_label="loss, nats per token",
+        references=[Reference(label=f"unigram {entropy:.2f}", y=entropy)] if entropy else [],
+    )
+
+
+def stream_losses(training: Training) -> list[Figure]:
+    """Draws each stream's validation loss on one common scale, beside the entropy of its own validation set."""
+    found = [_series(training.curves, f"valid/loss/{name}", label=name, style="main") for name in training.streams]
+    references = [training.entropies.get(name) for name in training.streams]
+    values = [y for line in found for _, y in line.points if isfinite(y)] + [each for each in references if each]
+    reach = (min(values), max(values)) if values else None
+    return [
+        _single(
+            charts.lines(
+                [Series(label=_last(line), points=line.points)],
+                title=f"Validation loss of {line.label}",
+                description=f"Validation loss of {line.label} in nats per token over optimizer steps.",
+                x_label="optimizer steps",
+                y_label=f"{line.label}, nats per token",
+                references=[Reference(label=f"unigram {entropy:.2f}", y=entropy)] if entropy else [],
+                y_range=reach,
+                size=charts.SMALL,
+            )
+        )
+        for line, entropy in zip(found, references, strict=True)
+    ]
+
+
+def throughput(training: Training) -> Figure:
+    """Draws the training tokens per second of each step."""
+    median = training.rates.get("tokens_per_s")
+    return _lines(
+        [_series(training.curves, "train/tokens_per_s", label="each step", style="faint")],
+        title="Throughput",
+        description="Training tokens per second over optimizer steps.",
+        y_label="training tokens per second",
+        references=[Reference(label=f"median {charts.short(round(median))}", y=median)] if median else [],
+        from_zero=True,
+    )
+
+
+def memory(plan: Plan) -> Figure:
+    """Draws what a rank of each pipeline stage holds at the peak of a step; the device too, unless it dwarfs them."""
+    largest = max([stage.total for stage in plan.memory], default=1.0)
+    unit, size = ("GiB", 2**30) if largest >= 2**30 else ("MiB", 2**20)
+    rows = [
+        Bar(
+            label=f"pipeline stage {number}",
+            parts=[(name, getattr(stage, name) / size) for name in MEMORY_PARTS],
+            note=data_size(stage.total),
+        )
+        for number, stage in enumerate(plan.memory)
+    ]
+    room = plan.device_bytes - plan.reserve_bytes
+    limit = (f"room: {data_size(room)}", room / size) if room < 10 * largest else None
+    return _both(
+        lambda width: charts.bars(
+            rows,
+            title="Memory of one rank of each pipeline stage",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label=f"{unit} on one rank at the peak of a step",
+            limit=limit,
+            key=MEMORY_PARTS,
+            width=width,
+        )
+    )
+
+
+def scores(found: Sequence[Score]) -> Figure:
+    """Draws each benchmark's accuracy with its 95 % interval beside the baseline's."""
+    rows = [
+        Dot(
+            label=score.name,
+            value=100 * score.result.model.value,
+            interval=(100 * score.result.model.low, 100 * score.result.model.high),
+            other=100 * score.result.baseline.value,
+            other_interval=(100 * score.result.baseline.low, 100 * score.result.baseline.high),
+            note=f"{100 * score.result.model.value:.0f} %, baseline {100 * score.result.baseline.value:.0f} %",
+        )
+        for score in found
+    ]
+    return _both(
+        lambda width: charts.dots(
+            rows,
+            title="Benchmarks beside their baselines",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label="items answered correctly, percent",
+            x_range=(0, 100),
+            names=("this model", "trivial baseline"),
+            width=width,
+        )
+    )
+
+
+def data_size(count: float) -> str:
+    """Returns bytes as people read them: 512 B, 4.2 MiB, 79 GiB."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as people read it: 0.4 s, 48 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _lines(
+    series: Sequence[Series],
+    *,
+    title: str,
+    description: str,
+    y_label: str,
+    references: Sequence[Reference],
+    from_zero: bool = False,
+) -> Figure:
+    ys = [y for line in series for _, y in line.points if isfinite(y)] + [each.y for each in references]
+
+    def draw(size: charts.Size) -> str:
+        return charts.lines(
+            series,
+            title=title,
+            description=description,
+            x_label="optimizer steps",
+            y_label=y_label,
+            references=references,
+            y_range=(0, max(ys)) if from_zero and ys else None,
+            size=size,
+        )
+
+    return Figure(wide=draw(charts.WIDE), narrow=draw(charts.NARROW))
+
+
+def _series(curves: Mapping[str, Curve], name: str, *, label: str, style: str) -> Series:
+    return Series(label=label, points=sorted(curves.get(name, {}).items()), style=style)
+
+
+def _ended(line: Series) -> Series:
+    return Series(label=f"{line.label} {_last(line)}".rstrip(), points=line.points, style=line.style)
+
+
+def _last(line: Series) -> str:
+    """Returns a line's last value, which is written at its end."""
+    values = [y for _, y in line.points if isfinite(y)]
+    return f"{values[-1]:.2f}" if values else ""
+
+
+def _single(svg: str) -> Figure:
+    return Figure(wide=svg, narrow=svg)
+
+
+def _both(draw: Callable[[int], str]) -> Figure:
+    return Figure(wide=draw(charts.WIDE[0]), narrow=draw(charts.NARROW[0]))

@@ -1,0 +1,113 @@
+"""evaluate: the exported model against benchmarks on held-out records, with a trivial baseline beside each."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from evaluation.benchmarks import benchmark
+from jobs._stage import Context, Outcome, Stage, StageConfig
+
+
+def _known(name: str) -> str:
+    benchmark(name)
+    return name
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"must name each benchmark once, but {twice} is there twice; remove one")
+    return names
+
+
+class EvaluateConfig(StageConfig):
+    """The `evaluate:` section.
+
+    Attributes:
+        benchmarks: files of evaluation/benchmarks.
+        max_items: most items of one benchmark; they are chosen by digest, not by hand.
+        workers: processes that hold the model, one CPU each, and a share of the cluster's GPUs where there are any.
+        ray_address: of a Ray cluster that runs; 'local' starts a private one for this stage.
+    """
+
+    benchmarks: Annotated[
+        tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1), AfterValidator(_different)
+    ]
+    max_items: Annotated[int, Field(ge=1)] = 300
+    workers: Annotated[int, Field(ge=1)] = 2
+    ray_address: Annotated[str, Field(min_length=1)] = "local"
+
+    def problems(self, context: Context) -> Iterable[str]:
+        """Yields the benchmarks whose modality no source of the run has."""
+        sources = getattr(context.sections.get("prepare"), "sources", ())
+        prepared = {source.modality for source in sources}
+        for number, name in enumerate(self.benchmarks):
+            needed = benchmark(name).MODALITY
+            if needed not in prepared:
+                found = f"{name} asks about {needed}, and prepare.sources has {', '.join(sorted(prepared)) or 'none'}"
+                yield f"benchmarks.{number}: must ask about a prepared modality, but {found}; remove it or add a source"
+
+
+def run(config: EvaluateConfig, stage: Stage) -> Outcome:
+    """Scores every item with Ray, then compares the model with each benchmark's baseline.
+
+    Raises:
+        ValueError: a benchmark finds nothing to ask in the held-out records.
+    """
+    from evaluation import results
+    from evaluation.cluster import cluster
+    from evaluation.score import make_chunks, score_chunks
+    from slurm.files import digest, sha256_file, sha256_files, write_atomic, write_json
+
+    model = stage.root / "export" / "model"
+    model_digest = digest(sha256_files(model))
+    asked = _ask(config, stage)
+    scores = score_chunks(
+        [chunk for items in asked.values() for chunk in make_chunks(items, model_digest=model_digest)],
+        model=model,
+        journal=stage.folder / "scored.jsonl",
+        workers=config.workers,
+        cluster=cluster(workers=config.workers, address=config.ray_address),
+        progress=lambda done, total: stage.progress(done, total, "items"),
+    )
+    answered = {name: results.answers(items, scores, benchmark=benchmark(name)) for name, items in asked.items()}
+    summaries = {name: results.summary(benchmark(name), found, seed=stage.seed) for name, found in answered.items()}
+    rows = [results.row(name, each) for name, found in answered.items() for each in found]
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_atomic(stage.folder / "items.jsonl", "".join(lines))
+    write_json(stage.folder / "scores.json", {"model": model_digest, "seed": stage.seed, "benchmarks": summaries})
+    return Outcome(
+        metrics=_metrics(summaries),
+        outputs={name: sha256_file(stage.folder / name) for name in ("items.jsonl", "scores.json")},
+        details={"benchmarks": summaries},
+    )
+
+
+def _ask(config: EvaluateConfig, stage: Stage) -> dict[str, list[Any]]:
+    """Returns the items of every benchmark."""
+    from evaluation.heldout import Records
+    from evaluation.items import select
+
+    records = Records(folder=stage.root / "prepare", seed=stage.seed)
+    asked = {name: select(benchmark(name).items(records), most=config.max_items) for name in config.benchmarks}
+    empty = [name for name, items in asked.items() if not items]
+    if empty:
+        raise ValueError(
+            f"every benchmark must find something to ask in the held-out records, but {', '.join(empty)} found "
+            f"nothing; its file says what it reads: prepare that, raise prepare.valid_fraction, or remove it"
+        )
+    return asked
+
+
+def _metrics(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        f"{name}/{metric}": float(value)
+        for name, found in summaries.items()
+        for metric, value in (
+            ("accuracy", found["accuracy"]["value"]),
+            ("baseline", found["baseline"]["value"]),
+            ("n", found["n"]),
+        )
+    }

@@ -1,0 +1,151 @@
+"""Scoring with Ray: the same bits from one worker and from two, from a resumed journal, and when workers are killed."""
+
+import collections
+import contextlib
+import json
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from evaluation import score
+from evaluation.cluster import cluster
+from evaluation.items import Item, make_item
+
+ITEMS = 300
+CHUNKS = 10
+
+
+def items(count: int) -> list[Item]:
+    generator = random.Random(4)
+    return [
+        make_item(
+            group=str(index),
+            stream="molecules",
+            prompt=f"{index}" + "".join(generator.choices("CNO=()", k=generator.randint(3, 60))),
+            choices=(" low", " medium", " high"),
+            answer=index % 3,
+            guess=None,
+        )
+        for index in range(count)
+    ]
+
+
+def worker_processes() -> list[int]:
+    """The living workers of this process's own cluster."""
+    processes = psutil.Process().children(recursive=True)
+    return [each.pid for each in processes if "_Worker" in " ".join(each.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def running_cluster() -> Iterator[None]:
+    with cluster(workers=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed_journal(running_cluster: None, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of an evaluation by two workers that nothing befell."""
+    journal = tmp_path_factory.mktemp("undisturbed") / "journal.jsonl"
+    run(items(ITEMS), model_folder, journal, workers=2)
+    return journal
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_journal: Path, model_folder: Path) -> score.Scores:
+    return run(items(ITEMS), model_folder, undisturbed_journal, workers=2)
+
+
+def run(
+    questions: list[Item],
+    model: Path,
+    journal: Path,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> score.Scores:
+    return score.score_chunks(
+        score.make_chunks(questions, model_digest="m"),
+        model=model,
+        journal=journal,
+        workers=workers,
+        cluster=contextlib.nullcontext(),
+        progress=progress,
+    )
+
+
+def times_scored(journal: Path) -> collections.Counter[str]:
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    return collections.Counter(item for line in lines for item in line["scores"])
+
+
+def test_chunks_hold_each_item_once_and_do_not_depend_on_the_order() -> None:
+    questions = items(100)
+    chunks = score.make_chunks(questions, model_digest="m")
+    assert [len(chunk.items) for chunk in chunks] == [32, 32, 32, 4]
+    assert collections.Counter(item for chunk in chunks for item in chunk.items) == collections.Counter(questions)
+    assert score.make_chunks(questions[::-1], model_digest="m") == chunks
+    assert not {chunk.id for chunk in chunks} & {chunk.id for chunk in score.make_chunks(questions, model_digest="n")}
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_one_worker_and_two_give_the_same_bits(model_folder: Path, tmp_path: Path, undisturbed: score.Scores) -> None:
+    assert run(items(ITEMS), model_folder, tmp_path / "alone.jsonl", workers=1) == undisturbed
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_after_a_kill_of_the_evaluation_and_of_workers_each_item_is_scored_once(
+    model_folder: Path, tmp_path: Path, undisturbed_journal: Path, undisturbed: score.Scores
+) -> None:
+    """The journal is torn in the middle of a line; then two workers die while the rest is scored."""
+    whole = undisturbed_journal.read_text()
+    journal = tmp_path / "torn.jsonl"
+    journal.write_text(whole[: len(whole) // 3])
+    kept = journal.read_text().count("\n")
+    told: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) <= 2:
+            os.kill(worker_processes()[0], signal.SIGKILL)
+
+    assert run(items(ITEMS), model_folder, journal, workers=2, progress=kill_one) == undisturbed
+    assert kept > 0
+    assert len(told) == CHUNKS - kept, "a chunk that was in the journal was scored again"
+    assert told[-1] == ITEMS
+    assert times_scored(journal) == collections.Counter(item.id for item in items(ITEMS))
+
+
+def test_a_finished_journal_needs_no_ray_and_no_model(tmp_path: Path) -> None:
+    (question,) = items(1)
+    (chunk,) = score.make_chunks([question], model_digest="m")
+    scored = {"logprobs": [-1.0, -2.0, -3.0], "truncated": False}
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text(json.dumps({"chunk": chunk.id, "scores": {question.id: scored}}) + "\n")
+    found = run([question], tmp_path / "absent", journal, workers=1)
+    assert found[question.id].logprobs == (-1.0, -2.0, -3.0)
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_a_chunk_that_kills_every_worker_is_named(tmp_path: Path) -> None:
+    """A model that cannot be loaded kills the worker that loads it."""
+    (question,) = items(1)
+    message = f"died on the one that begins with item {question.id}; give each worker more memory"
+    with pytest.raises(RuntimeError, match=message):
+        run([question], tmp_path / "absent", tmp_path / "journal.jsonl", workers=1)
+
+
+def test_leaves_no_process_and_no_folder_behind() -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+    with cluster(workers=1):
+        arguments = [word for each in psutil.Process().children(recursive=True) for word in each.cmdline()]
+        (folder,) = {word.removeprefix("--temp-dir=") for word in arguments if word.startswith("--temp-dir=")}
+        assert Path(folder).is_dir()
+    assert not Path(folder).exists()
+    assert not [each.name() for each in psutil.Process().children(recursive=True)]
