@@ -3,9 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from jobs._planning import describe
-from jobs._run import ROOT, PlanningError, load, stages
+from jobs._run import ROOT, PlanningError, Run, load, load_site, stages
+from jobs._stage import STOPPED
+from slurm.site import Site
 
 _EXAMPLES = """examples:
   python -m jobs check --run demo --site laptop
@@ -22,9 +25,9 @@ Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 st
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status (docs/exit-codes.md)."""
     options = _parser().parse_args(arguments)
-    if options.command in ("ship", "dashboard"):
-        return _tracking(options)
     try:
+        if options.command in ("ship", "dashboard"):
+            return _tracking(options)
         run, site = load(options.run, options.site)
     except PlanningError as error:
         print("\n".join(error.lines), file=sys.stderr)
@@ -32,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "check":
         print(describe(run, site, site_name=_name(options.site)))
         return 0
-    from jobs._submit import StageFailedError, ensure
+    return _stage(options, run, site)
+
+
+def _stage(options: argparse.Namespace, run: Run, site: Site) -> int:
+    from jobs._submit import StageFailedError, StageStoppedError, ensure
 
     after = {path.parent.name: path for path in options.after}
     root = options.results / run.name
@@ -41,15 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
     except StageFailedError as error:
         print(error, file=sys.stderr)
         return 1
+    except StageStoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return STOPPED
     return 0
 
 
 def _tracking(options: argparse.Namespace) -> int:
-    from jobs import _tracking
-
+    uri = load_site(options.site).mlflow_tracking_uri
     if options.command == "dashboard":
-        return _tracking.dashboard(options.results, port=options.port)
-    return _tracking.ship_command(options.results, strict=options.strict)
+        from jobs._tracking import dashboard
+
+        return dashboard(options.results, port=options.port, tracking_uri=uri)
+    from jobs._shipper import ship_command
+
+    return ship_command(options.results, tracking_uri=uri, strict=options.strict)
 
 
 def _name(site: str) -> str:
@@ -64,26 +77,25 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    check = commands.add_parser("check", help="check a run and a site, and show what would run, where and how long")
-    _add_run(check)
+    _add(commands, "check", "check a run and a site, and show what would run, where and how long")
     for stage in stages():
-        command = commands.add_parser(stage, help=f"run the stage {stage}, unless its result is there")
-        _add_run(command)
+        command = _add(commands, stage, f"run the stage {stage}, unless its result is there")
         command.add_argument("--after", type=Path, nargs="*", default=[], help="record.json of each stage it stands on")
-    ship = commands.add_parser("ship", help="deliver journals to MLflow")
+    ship = _add(commands, "ship", "deliver journals to MLflow")
     ship.add_argument("--strict", action="store_true", help="exit 1 when something could not be delivered")
-    dashboard = commands.add_parser("dashboard", help="serve the MLflow UI on 127.0.0.1")
+    dashboard = _add(commands, "dashboard", "serve the MLflow UI on 127.0.0.1")
     dashboard.add_argument("--port", type=int, default=5000)
-    for command in commands.choices.values():
-        command.add_argument(
-            "--results", type=Path, default=ROOT / "results", help="where results lie (default: %(default)s)"
-        )
     return parser
 
 
-def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--run", default="demo", help="a file of workflows/runs, or a path (default: %(default)s)")
+def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    if name not in ("ship", "dashboard"):
+        command.add_argument("--run", default="demo", help="a file of workflows/runs, or a path (default: %(default)s)")
     command.add_argument("--site", default="laptop", help="a file of slurm/sites, or a path (default: %(default)s)")
+    results = ROOT / "results"
+    command.add_argument("--results", type=Path, default=results, help="where results lie (default: %(default)s)")
+    return command
 
 
 if __name__ == "__main__":

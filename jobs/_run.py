@@ -78,6 +78,20 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     return checked_run, checked_site
 
 
+def load_site(site: str, *, root: Path = ROOT) -> Site:
+    """Reads and checks a site alone.
+
+    Raises:
+        PlanningError: with every mistake found, one line each.
+    """
+    problems: list[str] = []
+    value = _read_yaml(_find(site, _SITES, root, problems), problems)
+    checked = _check(Site, value, f"site {site}", problems)
+    if checked is None:
+        raise PlanningError(problems)
+    return checked
+
+
 def _find(name: str, folder: str, root: Path, problems: list[str]) -> Path | None:
     if name.endswith((".yaml", ".yml")):
         path = Path(name) if Path(name).is_absolute() else root / name

@@ -14,6 +14,8 @@ from slurm.files import write_atomic
 from slurm.resources import Resources
 from slurm.site import Site
 
+STOPPED = 85  # exit status of a stage that was asked to stop, saved its state and can go on
+
 
 class StageConfig(BaseModel):
     """One section of a run file. Every setting is typed, bounded and named in full; an unknown one is refused."""

@@ -10,6 +10,7 @@ from typing import Any
 from jobs import _record
 from jobs._lock import hold
 from jobs._run import Run
+from jobs._shipper import start_shipper
 from jobs._watch import Watch
 from slurm.files import digest, read_json, write_json
 from slurm.site import Site
@@ -17,6 +18,10 @@ from slurm.submit import submit
 
 _POLL_S = 0.5
 _GRACE_S = 20.0  # what the other ranks get to end by themselves after one has failed
+
+
+class StageStoppedError(Exception):
+    """A stage was asked to stop, saved its state, and goes on when it is started again."""
 
 
 class StageFailedError(Exception):
@@ -38,6 +43,7 @@ def ensure(
 
     Raises:
         StageFailedError: the job ended without a result.
+        StageStoppedError: the job was asked to stop and can go on.
     """
     parents = {name: read_json(path) for name, path in after.items()}
     request = _request(stage, run, site=site, site_name=site_name, folder=root / stage, parents=parents)
@@ -65,6 +71,7 @@ def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) 
     attempt = _new_attempt(folder)
     write_json(attempt / "request.json", request)
     resources = run.sections[request["stage"]].resources
+    start_shipper(folder.parents[1], tracking_uri=site.mlflow_tracking_uri)
     job = submit("jobs._task", attempt, name=f"{run.name}.{request['stage']}", resources=resources, site=site)
     with Watch(folder, attempt, title=request["stage"]) as watch:
         while not job.done():
@@ -73,6 +80,10 @@ def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) 
                 job.cancel()  # the other ranks wait for one that will never come
             time.sleep(_POLL_S)
     record = _record.find(folder, request["request"])
+    if record is None and (attempt / "stopped").exists():
+        raise StageStoppedError(
+            f"{request['stage']}: stopped on request, its state is saved; run the same command again"
+        )
     if record is None:
         raise StageFailedError(_why(attempt, request["stage"], folder))
     return record

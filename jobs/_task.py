@@ -14,11 +14,10 @@ from jobs._journal import NAME as JOURNAL
 from jobs._journal import Journal
 from jobs._lock import hold
 from jobs._run import config_type
-from jobs._stage import Outcome, Progress, Stage
+from jobs._stage import STOPPED, Outcome, Progress, Stage
+from jobs._system_metrics import SystemMetrics
 from slurm.files import read_json, write_json
 from slurm.site import Site
-
-STOPPED = 85  # exit status of a stage that was asked to stop, saved its state and can go on
 
 
 def main(attempt: Path) -> None:
@@ -48,7 +47,8 @@ def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
     started, status = time.time(), "FAILED"
     try:
         stage = _stage(request, attempt, journal, rank=0)
-        outcome = _guarded(attempt, stage)
+        with SystemMetrics(journal):
+            outcome = _guarded(attempt, stage)
         record = _record.build(request, outcome, tracking_id=tracking_id, started=started, finished=time.time())
         _record.keep(folder, record)
         journal.metrics(0, outcome.metrics)
@@ -56,7 +56,9 @@ def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
         journal.artifact(_record.history_path(folder, record["request"]))
         status = "FINISHED"
     except SystemExit as stop:
-        status = "KILLED" if stop.code == STOPPED else status
+        if stop.code == STOPPED:
+            status = "KILLED"
+            (attempt / "stopped").touch()
         raise
     finally:
         journal.end(status)
