@@ -69,12 +69,12 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     run_value = _read_yaml(run_path, problems)
     site_value = _read_yaml(site_path, problems)
     checked_site = _check(Site, site_value, f"site {site}", problems)
-    checked_run = _check_run(run_path, run_value, problems)
-    if checked_site and checked_run:
-        context = Context(sections=checked_run.sections, site=checked_site, root=root)
-        problems += _cross_check(checked_run, context)
-    if problems or checked_run is None or checked_site is None:
+    sections = _check_sections(run_value, problems)
+    problems += _cross_check(sections, checked_site, root)
+    if problems or run_path is None or run_value is None or checked_site is None:
         raise PlanningError(problems)
+    given = {name: section.model_dump(mode="json", exclude={"resources"}) for name, section in sections.items()}
+    checked_run = Run(name=run_path.stem, path=run_path, seed=run_value.get("seed", 0), sections=sections, given=given)
     return checked_run, checked_site
 
 
@@ -99,6 +99,8 @@ def _find(name: str, folder: str, root: Path, problems: list[str]) -> Path | Non
     else:
         path = root / folder / f"{name}.yaml"
         known = sorted(file.stem for file in (root / folder).glob("*.yaml"))
+    if path.is_file() and not _NAME.fullmatch(path.stem):
+        problems.append(f"{path.name}: must be named in lower-case letters, digits, - and _, but is not; rename it")
     if path.is_file():
         return path
     kind = "run" if folder == _RUNS else "site"
@@ -122,11 +124,10 @@ def _read_yaml(path: Path | None, problems: list[str]) -> dict[str, Any] | None:
     return value
 
 
-def _check_run(path: Path | None, value: dict[str, Any] | None, problems: list[str]) -> Run | None:
-    if path is None or value is None:
-        return None
-    if not _NAME.fullmatch(path.stem):
-        problems.append(f"run: file name must be lower-case letters, digits, - and _, but is {path.stem!r}; rename it")
+def _check_sections(value: dict[str, Any] | None, problems: list[str]) -> dict[str, StageConfig]:
+    """Returns the sections that are sound in themselves."""
+    if value is None:
+        return {}
     names = stages()
     known = [*names, "seed"]
     problems += [f"{key}: no such section{_hint(str(key), known)}" for key in value if key not in known]
@@ -134,11 +135,7 @@ def _check_run(path: Path | None, value: dict[str, Any] | None, problems: list[s
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed: must be a whole number >= 0, but is {_shown(seed)}; write for example seed: 1234")
     checked = {name: _check(config_type(name), value.get(name) or {}, name, problems) for name in names}
-    sections = {name: section for name, section in checked.items() if section is not None}
-    if len(sections) < len(names):
-        return None
-    given = {name: section.model_dump(mode="json", exclude={"resources"}) for name, section in sections.items()}
-    return Run(name=path.stem, path=path, seed=seed, sections=sections, given=given)
+    return {name: section for name, section in checked.items() if section is not None}
 
 
 def config_type(stage: str) -> type[StageConfig]:
@@ -148,9 +145,11 @@ def config_type(stage: str) -> type[StageConfig]:
     return found
 
 
-def _cross_check(run: Run, context: Context) -> Iterator[str]:
-    for name, section in run.sections.items():
-        yield from (f"{name}.resources.{line}" for line in section.resources.problems(context.site))
+def _cross_check(sections: Mapping[str, StageConfig], site: Site | None, root: Path) -> Iterator[str]:
+    context = Context(sections=sections, root=root)
+    for name, section in sections.items():
+        if site is not None:
+            yield from (f"{name}.resources.{line}" for line in section.resources.problems(site))
         yield from (f"{name}.{line}" for line in section.problems(context))
 
 
@@ -177,6 +176,8 @@ def _explain(item: ErrorDetails, model: type[BaseModel]) -> str:
         return "must be given, but is not there; add it"
     if kind in ("value_error", "assertion_error"):
         return item["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        return f"must be written as {item['ctx']['pattern']}, but is {found}; change it"
     stem = kind.removesuffix("_type").removesuffix("_parsing")
     message = item["msg"].removeprefix("Input ").removeprefix("should ")
     wanted = f"be {_TYPES[stem]}" if stem in _TYPES else message[0].lower() + message[1:]

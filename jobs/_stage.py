@@ -25,16 +25,15 @@ class StageConfig(BaseModel):
     resources: Resources = Resources()
 
     def problems(self, context: "Context") -> Iterable[str]:  # noqa: ARG002 - for sections that override it
-        """Yields what only shows when sections, site and files are seen together: 'setting: what must hold ...'."""
+        """Yields what only shows when sections and files are seen together: 'setting: what must hold ...'."""
         return ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a section may look at while planning: the other sections, the site and where paths start."""
+    """What a section may look at while planning: the sections that are sound in themselves, and where paths start."""
 
     sections: Mapping[str, StageConfig]
-    site: Site
     root: Path
 
 

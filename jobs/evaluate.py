@@ -41,7 +41,9 @@ class EvaluateConfig(StageConfig):
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields the benchmarks whose modality no source of the run has."""
-        sources = getattr(context.sections.get("prepare"), "sources", ())
+        if "prepare" not in context.sections:
+            return
+        sources = getattr(context.sections["prepare"], "sources", ())
         prepared = {source.modality for source in sources}
         for number, name in enumerate(self.benchmarks):
             needed = benchmark(name).MODALITY

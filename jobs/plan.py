@@ -49,7 +49,8 @@ class PlanConfig(StageConfig):
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields a device that is neither in the table nor described, or a CPU for a job that asks for GPUs."""
-        gpus = context.sections["pretrain"].resources.gpus_per_node
+        training = context.sections.get("pretrain")
+        gpus = training.resources.gpus_per_node if training else 0
         if self.gpu == CPU and gpus:
             yield f"gpu: must name the GPU, as pretrain asks for {gpus} a node, but is 'cpu'; choose one of {_KNOWN}"
         if self.gpu in (CPU, *DEVICES) or (self.memory_gib and self.peak_tflops):

@@ -1,0 +1,210 @@
+"""Run and site files: what is accepted, and the one line that each kind of mistake gets."""
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs._planning import describe
+from jobs._run import ROOT, PlanningError, load, load_site
+
+DOC = ROOT / "docs" / "planning-errors.md"
+DEMO = (ROOT / "workflows/runs/demo.yaml").read_text()
+LAPTOP = (ROOT / "slurm/sites/laptop.yaml").read_text()
+
+Change = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+def _set(path: str, value: Any, *, site: bool = False) -> Change:
+    """Returns a change that sets `path`, such as pretrain.lr or prepare.sources.0.path, in the run or the site."""
+
+    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        here: Any = laptop if site else run
+        for part in parents:
+            here = here[part] if isinstance(part, int) else here.setdefault(part, {})
+        here[last] = value
+
+    return change
+
+
+def _drop(path: str, *, site: bool = False) -> Change:
+    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        here: Any = laptop if site else run
+        for part in parents:
+            here = here[int(part) if part.isdigit() else part]
+        del here[last]
+
+    return change
+
+
+CASES: list[tuple[str, str, Change]] = [
+    ("a misspelt section", "`pretrian:`", _set("pretrian", {"lr": 1})),
+    ("a misspelt setting", "`train_iter: 100`", _set("pretrain.train_iter", 100)),
+    ("a word for a number", "`lr: fast`", _set("pretrain.lr", "fast")),
+    ("a number out of bounds", "`train_iters: 0`", _set("pretrain.train_iters", 0)),
+    ("a fraction for a whole number", "`global_batch_size: 32.5`", _set("pretrain.global_batch_size", 32.5)),
+    ("a required setting left out", "no `seq_length`", _drop("pretrain.seq_length")),
+    ("a precision that does not exist", "`precision: fp8`", _set("pretrain.precision", "fp8")),
+    ("an unknown model size", "`model: demmo`", _set("pretrain.model", "demmo")),
+    ("processes that the layout cannot use", "`tasks_per_node: 6`", _set("pretrain.resources.tasks_per_node", 6)),
+    ("heads not divisible", "`tensor_model_parallel_size: 3`", _set("pretrain.tensor_model_parallel_size", 3)),
+    ("layers not divisible", "`pipeline_model_parallel_size: 3`", _set("pretrain.pipeline_model_parallel_size", 3)),
+    ("a batch that does not divide", "`micro_batch_size: 5`", _set("pretrain.micro_batch_size", 5)),
+    ("a rate that rises at its end", "`min_lr: 1.0`", _set("pretrain.min_lr", 1.0)),
+    ("a warm-up longer than the run", "`lr_warmup_iters: 5000`", _set("pretrain.lr_warmup_iters", 5000)),
+    ("more processes than the site has", "`tasks_per_node: 64`", _set("evaluate.resources.tasks_per_node", 64)),
+    ("more time than the site allows", "`timeout_min: 9999`", _set("pretrain.resources.timeout_min", 9999)),
+    ("a GPU where the site has none", "`gpus_per_node: 1`", _set("evaluate.resources.gpus_per_node", 1)),
+    ("a modality that does not exist", "`modality: genes`", _set("prepare.sources.0.modality", "genes")),
+    ("a file that is not there", "`path: nowhere.sdf`", _set("prepare.sources.0.path", "nowhere.sdf")),
+    ("a variable that is not set", "`path: ${NO_SUCH}/a.sdf`", _set("prepare.sources.0.path", "${NO_SUCH}/a.sdf")),
+    ("a format that is not read", "`path: notes.docx`", _set("prepare.sources.0.path", "notes.docx")),
+    ("a source without a licence", "no `license`", _drop("prepare.sources.0.license")),
+    ("a licence that is no SPDX name", "`license: free for all!`", _set("prepare.sources.0.license", "free for all!")),
+    ("an option of no use", "`options: {colour: 1}`", _set("prepare.sources.0.options", {"colour": 1})),
+    ("two sources of one name", "`name: care` twice", _set("prepare.sources.0.name", "care")),
+    ("all data held out", "`valid_fraction: 1`", _set("prepare.valid_fraction", 1)),
+    ("a benchmark that does not exist", "`benchmarks: [cel_type]`", _set("evaluate.benchmarks", ["cel_type"])),
+    ("a stream that no source fills", "`mixture: {images: 1}`", _set("tokenize.mixture", {"images": 1})),
+    ("an unknown GPU", "`gpu: b900`", _set("plan.gpu", "b900")),
+    ("a seed that is no number", "`seed: lucky`", _set("seed", "lucky")),
+    ("a site without an executor", "no `executor`", _drop("executor", site=True)),
+    ("an executor that does not exist", "`executor: pbs`", _set("executor", "pbs", site=True)),
+    ("a site setting that does not exist", "`partitions: gpu`", _set("partitions", "gpu", site=True)),
+]
+
+
+def _lines(change: Change, folder: Path) -> list[str]:
+    run, site = yaml.safe_load(DEMO), yaml.safe_load(LAPTOP)
+    change(run, site)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(run))
+    (folder / "place.yaml").write_text(yaml.safe_dump(site))
+    with pytest.raises(PlanningError, match=".") as caught:
+        load(str(folder / "mine.yaml"), str(folder / "place.yaml"))
+    return [line.replace(f"{folder}/", "").replace(f"{ROOT}/", "") for line in caught.value.lines]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[name for name, _, _ in CASES])
+def test_a_mistake_gets_lines_that_say_what_to_do(case: tuple[str, str, Change], tmp_path: Path) -> None:
+    lines = _lines(case[2], tmp_path)
+    assert 1 <= len(lines) <= 3
+    for line in lines:
+        assert "must " in line or "no such " in line, f"must say what must hold: {line}"
+        assert "; " in line, f"must say what to do: {line}"
+        assert "\n" not in line
+
+
+def test_the_table_of_mistakes_in_the_docs_is_what_people_get(tmp_path: Path) -> None:
+    rows = [(name, shown, _lines(change, tmp_path)) for name, shown, change in CASES]
+    table = "\n".join(
+        f"| {name} | {shown} | {'<br>'.join(f'`{line}`' for line in lines)} |" for name, shown, lines in rows
+    )
+    text = (
+        "# What planning refuses\n\n"
+        "Nothing is queued until the run file and the site file hold together. Every mistake is one line, and all come at once.\n"
+        "Each row is one mistake made in `workflows/runs/demo.yaml` or `slurm/sites/laptop.yaml`; a test makes this table, and\n"
+        "`UPDATE_DOCS=1 make test` writes it anew.\n\n"
+        f"| mistake | as written | what it gets |\n|---|---|---|\n{table}\n"
+    )
+    if os.environ.get("UPDATE_DOCS"):
+        DOC.write_text(text)
+    assert DOC.read_text() == text, (
+        "run `UPDATE_DOCS=1 .venv/bin/pytest tests/jobs/test_run.py` to write the table anew"
+    )
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    def change(run: dict[str, Any], site: dict[str, Any]) -> None:
+        for one in (CASES[1][2], CASES[18][2], _set("executor", "pbs", site=True)):
+            one(run, site)
+
+    assert len(_lines(change, tmp_path)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: 1\nseed: 2\n", "the key 'seed' occurs twice"),
+        ("- a\n", "must hold `name: value` lines"),
+        ("seed: [1\n", "must be YAML"),
+        (b"seed: \xff\xfe", "must be YAML in UTF-8"),
+    ],
+    ids=["a key twice", "a list", "broken YAML", "not UTF-8"],
+)
+def test_a_file_that_is_no_run_is_one_line(text: str | bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(PlanningError, match=says) as caught:
+        load(str(tmp_path / "mine.yaml"), "laptop")
+    assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "site", "says"),
+    [
+        (
+            "dmeo",
+            "laptop",
+            "run: must be a file of workflows/runs or a path to a .yaml file, but is 'dmeo'; did you mean demo?",
+        ),
+        (
+            "demo",
+            "lapto",
+            "site: must be a file of slurm/sites or a path to a .yaml file, but is 'lapto'; did you mean laptop?",
+        ),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_the_nearest(run: str, site: str, says: str) -> None:
+    with pytest.raises(PlanningError, match=".") as caught:
+        load(run, site)
+    assert caught.value.lines == (says,)
+
+
+def test_a_run_name_becomes_a_folder_so_it_is_plain(tmp_path: Path) -> None:
+    (tmp_path / "My Run.yaml").write_text(DEMO)
+    with pytest.raises(PlanningError, match="must be named in lower-case letters"):
+        load(str(tmp_path / "My Run.yaml"), "laptop")
+
+
+def test_numbers_written_as_people_do_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(DEMO.replace("lr: 3.0e-3", "lr: 3e-3"))
+    run, _ = load(str(tmp_path / "mine.yaml"), "laptop")
+    assert run.given["pretrain"]["lr"] == 0.003
+
+
+def test_resources_are_no_part_of_what_a_stage_depends_on(tmp_path: Path) -> None:
+    changed = copy.deepcopy(yaml.safe_load(DEMO))
+    changed["pretrain"]["resources"]["timeout_min"] = 17
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(changed))
+    assert load(str(tmp_path / "demo.yaml"), "laptop")[0].given == load("demo", "laptop")[0].given
+
+
+def test_a_plan_shows_nodes_processes_gpus_and_the_longest_time() -> None:
+    run, site = load("demo", "laptop")
+    table = describe(run, site, site_name="laptop")
+    assert table.startswith("run demo at laptop (this machine, without a scheduler; executor local)")
+    assert "pretrain      1          4     0" in table
+
+
+def test_a_site_can_be_read_alone() -> None:
+    assert load_site("laptop").executor == "local"
+    with pytest.raises(PlanningError, match="did you mean laptop"):
+        load_site("laptopp")
+
+
+def test_the_command_line_refuses_with_status_2_in_less_than_2_seconds() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "check", "--run", "dmeo"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("run: must be")
+    assert time.monotonic() - started < 20, "planning must not import what takes long"
