@@ -23,6 +23,7 @@ _TYPES = {
     "dict": "settings, one `name: value` a line",
     "float": "a number",
     "int": "a whole number",
+    "int_from_float": "a whole number",
 }
 
 
@@ -68,7 +69,7 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     site_path = _find(site, _SITES, root, problems)
     run_value = _read_yaml(run_path, problems)
     site_value = _read_yaml(site_path, problems)
-    checked_site = _check(Site, site_value, f"site {site}", problems)
+    checked_site = _check(Site, site_value, f"site {Path(site).stem}", problems)
     sections = _check_sections(run_value, problems)
     problems += _cross_check(sections, checked_site, root)
     if problems or run_path is None or run_value is None or checked_site is None:
@@ -86,7 +87,7 @@ def load_site(site: str, *, root: Path = ROOT) -> Site:
     """
     problems: list[str] = []
     value = _read_yaml(_find(site, _SITES, root, problems), problems)
-    checked = _check(Site, value, f"site {site}", problems)
+    checked = _check(Site, value, f"site {Path(site).stem}", problems)
     if checked is None:
         raise PlanningError(problems)
     return checked
@@ -159,12 +160,22 @@ def _check[Model: BaseModel](model: type[Model], value: Any, where: str, problem
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems += [f"{_place(where, item)}: {_explain(item, model)}" for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        causes = [item for item in items if not any(_follows(item, other) for other in items)]
+        problems += [_line(where, item, model) for item in causes]
         return None
 
 
-def _place(where: str, item: ErrorDetails) -> str:
-    return ".".join([where, *(str(part) for part in item["loc"])])
+def _follows(item: ErrorDetails, other: ErrorDetails) -> bool:
+    """Tells whether `item` is said of the whole because `other` is wrong inside it."""
+    inside = other["loc"]
+    return len(inside) > len(item["loc"]) and inside[: len(item["loc"])] == item["loc"]
+
+
+def _line(where: str, item: ErrorDetails, model: type[BaseModel]) -> str:
+    place, text = ".".join([where, *(str(part) for part in item["loc"])]), _explain(item, model)
+    names_a_setting = item["type"] == "value_error" and re.match(r"[\w.]+: ", text)
+    return f"{place}.{text}" if names_a_setting else f"{place}: {text}"
 
 
 def _explain(item: ErrorDetails, model: type[BaseModel]) -> str:
