@@ -15,6 +15,7 @@ help: ## list the targets
 demo: env demo-data ## the main job from raw data to a report: make demo [run=demo] [site=laptop]
 	.venv/bin/snakemake --workflow-profile workflows/profiles/local --config run=$(run) site=$(site)
 	.venv/bin/python -m jobs ship
+	@cat results/$(run)/report/summary.txt
 	@echo "The report: results/$(run)/report/report.html"
 
 plan: env demo-data ## what a run would do, where and for how long, and every mistake in it

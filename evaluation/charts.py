@@ -165,7 +165,7 @@ def dots(
     """Draws a row for each value: a filled dot with its interval, and a hollow square for what it is compared with."""
     top, step = 34.0, 56.0
     bottom = top + step * len(rows)
-    frame = _Frame(left=1, right=width - 1, top=top - 14, bottom=bottom, x_range=_widened(*x_range), y_range=(0, 1))
+    frame = _Frame(left=1, right=width - 1, top=top - 14, bottom=bottom, x_range=_rounded_out(*x_range), y_range=(0, 1))
     parts = [*_x_axis(frame, x_label), _key(names)]
     for index, row in enumerate(rows):
         parts += _dot_row(frame, row, names, top + step * index + 14)
@@ -278,17 +278,17 @@ def _dot_row(frame: _Frame, row: Dot, names: tuple[str, str], y: float) -> list[
     for style, interval in (("other", row.other_interval), ("main", row.interval)):
         if interval:
             parts.append(_rule(frame.x(interval[0]), y + 16, frame.x(interval[1]), y + 16, f"interval {style}"))
-    square = f'<rect class="square other" x="{other - 4.5:.1f}" y="{y + 11.5:.1f}" width="9" height="9"/>'
-    dot = f'<circle class="dot main" cx="{x:.1f}" cy="{y + 16:.1f}" r="5"/>'
+    square = f'<rect class="square other" x="{other - 6:.1f}" y="{y + 10:.1f}" width="12" height="12"/>'
+    dot = f'<circle class="dot main" cx="{x:.1f}" cy="{y + 16:.1f}" r="4.5"/>'
     return [*parts, f"<g><title>{hint}</title>{square}{dot}</g>"]
 
 
 def _key(names: tuple[str, str]) -> str:
     second = 17 + _BOLD * len(names[0]) + 14
     return (
-        f'<circle class="dot main" cx="6" cy="10" r="5"/>{_text(17, 14, names[0], "start", "label main")}'
-        f'<rect class="square other" x="{second:.1f}" y="5.5" width="9" height="9"/>'
-        f"{_text(second + 15, 14, names[1], 'start', 'label other')}"
+        f'<circle class="dot main" cx="6" cy="10" r="4.5"/>{_text(17, 14, names[0], "start", "label main")}'
+        f'<rect class="square other" x="{second:.1f}" y="4" width="12" height="12"/>'
+        f"{_text(second + 17, 14, names[1], 'start', 'label other')}"
     )
 
 
@@ -297,7 +297,7 @@ def _part_key(names: Sequence[str]) -> Iterator[str]:
     for index, name in enumerate(names):
         yield f'<rect class="part p{index}" x="{x:.1f}" y="3" width="10" height="10"/>'
         yield _text(x + 14, 12, name, "start", "tick")
-        x += 14 + _CHARACTER * len(name) + 10
+        x += 14 + _CHARACTER * len(name) + 5
 
 
 def _bar_row(frame: _Frame, row: Bar, y: float) -> list[str]:

@@ -47,7 +47,7 @@ def mixture(streams: Sequence[Stream]) -> Figure:
         Dot(label=name, value=weight, interval=None, other=tokens, note=f"{weight:.0f} % beside {tokens:.0f} %")
         for name, weight, tokens in shares
     ]
-    names = ("share of training samples", "share of tokens")
+    names = ("share of samples", "share of tokens")
     most = max([max(row.value, row.other) for row in rows], default=1.0)
     return _both(
         lambda width: charts.dots(
@@ -68,36 +68,34 @@ def losses(training: Training) -> Figure:
         _ended(_series(training.curves, "train/loss", label="training", style="faint")),
         _ended(_series(training.curves, "valid/loss", label="validation", style="main")),
     ]
-    entropy = training.entropies.get("")
     return _lines(
         series,
         title="Loss",
         description="Loss on training and validation data in nats per token over optimizer steps.",
         y_label="loss, nats per token",
-        references=[Reference(label=f"unigram {entropy:.2f}", y=entropy)] if entropy else [],
+        references=_reference(training, ""),
     )
 
 
 def stream_losses(training: Training) -> list[Figure]:
-    """Draws each stream's validation loss on one common scale, beside the entropy of its own validation set."""
-    found = [_series(training.curves, f"valid/loss/{name}", label=name, style="main") for name in training.streams]
-    references = [training.entropies.get(name) for name in training.streams]
-    values = [y for line in found for _, y in line.points if isfinite(y)] + [each for each in references if each]
-    reach = (min(values), max(values)) if values else None
+    """Draws each stream's loss on one common scale, beside the unigram entropy of its held-out data."""
+    found = {name: _stream_series(training, name) for name in training.streams}
+    values = [y for series in found.values() for line in series for _, y in line.points if isfinite(y)]
+    values += [training.entropies[name] for name in found if name in training.entropies]
     return [
         _single(
             charts.lines(
-                [Series(label=_last(line), points=line.points)],
-                title=f"Validation loss of {line.label}",
-                description=f"Validation loss of {line.label} in nats per token over optimizer steps.",
+                series,
+                title=f"Loss of {name}",
+                description=f"Training and validation loss of {name} in nats per token over optimizer steps.",
                 x_label="optimizer steps",
-                y_label=f"{line.label}, nats per token",
-                references=[Reference(label=f"unigram {entropy:.2f}", y=entropy)] if entropy else [],
-                y_range=reach,
+                y_label=f"{name}, nats per token",
+                references=_reference(training, name),
+                y_range=(min(values), max(values)) if values else None,
                 size=charts.SMALL,
             )
         )
-        for line, entropy in zip(found, references, strict=True)
+        for name, series in found.items()
     ]
 
 
@@ -217,14 +215,21 @@ def _series(curves: Mapping[str, Curve], name: str, *, label: str, style: str) -
     return Series(label=label, points=sorted(curves.get(name, {}).items()), style=style)
 
 
+def _stream_series(training: Training, name: str) -> list[Series]:
+    valid = _series(training.curves, f"valid/loss/{name}", label="valid", style="main")
+    return [_series(training.curves, f"train/loss/{name}", label="train", style="faint"), _ended(valid)]
+
+
+def _reference(training: Training, name: str) -> list[Reference]:
+    entropy = training.entropies.get(name)
+    return [] if entropy is None else [Reference(label=f"unigram {entropy:.2f}", y=entropy)]
+
+
 def _ended(line: Series) -> Series:
-    return Series(label=f"{line.label} {_last(line)}".rstrip(), points=line.points, style=line.style)
-
-
-def _last(line: Series) -> str:
-    """Returns a line's last value, which is written at its end."""
+    """Returns a line whose label tells its last value."""
     values = [y for _, y in line.points if isfinite(y)]
-    return f"{values[-1]:.2f}" if values else ""
+    label = f"{line.label} {values[-1]:.2f}" if values else line.label
+    return Series(label=label, points=line.points, style=line.style)
 
 
 def _single(svg: str) -> Figure:

@@ -113,6 +113,7 @@ class Training:
         rates: "tokens_per_s", "tflops_per_s" and "mfu" of the median step; empty when no step was left to do.
         peak_tflops: measured matmul peak of all ranks together.
         resumed_from: step that the last execution continued from; 0 for none.
+        set_aside: checkpoints that it refused, and why.
     """
 
     curves: Mapping[str, Curve]
@@ -124,6 +125,7 @@ class Training:
     rates: Mapping[str, float]
     peak_tflops: float
     resumed_from: int
+    set_aside: Sequence[str]
 
     @property
     def streams(self) -> list[str]:
@@ -247,7 +249,6 @@ class Export:
         bound: what it had to stay below.
         tokens: on how many held-out tokens they were compared.
         same_argmax: share of these tokens whose most likely successor is the same.
-        architecture: the class that loads the exported model.
         step: optimizer steps of the checkpoint that was exported.
         checkpoint: its digest.
     """
@@ -256,7 +257,6 @@ class Export:
     bound: float
     tokens: int
     same_argmax: float
-    architecture: str
     step: int
     checkpoint: str
 

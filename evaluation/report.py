@@ -59,7 +59,7 @@ def render(findings: Findings) -> str:
         made=made(findings),
         beaten=beaten(findings.scores),
         below=below(findings.training) if findings.training else "",
-        final_loss=_ends(findings.training.curves.get("valid/loss", {}))[1] if findings.training else None,
+        final_loss=_last(findings.training.curves.get("valid/loss", {})) if findings.training else None,
         rejects=sum(sum(source.rejects.values()) for source in findings.sources),
         tokenized=any(stream.train_tokens is not None for stream in findings.streams),
         limits=limits(findings),
@@ -76,10 +76,9 @@ def summary(findings: Findings, *, page: str) -> str:
     lines = [f"{findings.title}: run {findings.run} at {findings.site}", made(findings)]
     lines += [learned(findings.training)] if findings.training else []
     lines += [_speed(findings.training)] if findings.training and findings.training.rates else []
-    lines += [_score_line(score) for score in findings.scores]
+    lines += [beaten(findings.scores), "; ".join(map(_beside, findings.scores))] if findings.scores else []
     if findings.export:
-        most, allowed = tiny(findings.export.difference), figure(findings.export.bound)
-        lines.append(f"Export: no logit differs from the trained model's by more than {most}; {allowed} is allowed.")
+        lines.append(f"Export: the largest difference of a logit is {tiny(findings.export.difference)}.")
     lines.append(f"Stages: {len(done)} done{f', without a record: {", ".join(missing)}' if missing else ''}.")
     lines.append(f"Cost: {_cost(done)}.")
     lines.append(f"The report: {page}")
@@ -91,7 +90,8 @@ def made(findings: Findings) -> str:
     if findings.training is None:
         return "No model was trained in this run."
     training = findings.training
-    streams = f" from {len(findings.streams)} streams of data" if findings.streams else ""
+    number = len(findings.streams)
+    streams = f" from {number} stream{'' if number == 1 else 's'} of data" if number else ""
     size = f" of {amount(training.parameters)} parameters" if training.parameters else ""
     return (
         f"A language model{size} was trained on {amount(training.tokens)} tokens{streams} in {count(training.steps)} "
@@ -101,17 +101,17 @@ def made(findings: Findings) -> str:
 
 def learned(training: Training) -> str:
     """Returns in a sentence how far the validation loss fell, beside the unigram entropy."""
-    first, last = _ends(training.curves.get("valid/loss", {}))
-    if first is None or last is None:
+    points = [(step, loss) for step, loss in sorted(training.curves.get("valid/loss", {}).items()) if isfinite(loss)]
+    if not points:
         return "No validation loss was recorded."
-    verb = "fell" if last < first else "rose" if last > first else "went"
-    start = min(training.curves["valid/loss"])
+    (start, first), (end, last) = points[0], points[-1]
+    verb = "fell" if last < first else "rose" if last > first else "stayed"
     moved = f"Validation loss {verb} from {first:.2f} at step {count(start)} to {last:.2f} nats per token"
+    if start == end:
+        moved = f"Validation loss was {last:.2f} nats per token at step {count(end)}"
     entropy = training.entropies.get("")
-    if entropy is None:
-        return f"{moved}."
-    side = "below" if last < entropy else "above"
-    return f"{moved}, {side} the unigram entropy of {entropy:.2f}."
+    side = "below" if entropy is not None and last < entropy else "not below"
+    return f"{moved}." if entropy is None else f"{moved}, {side} the unigram entropy of {entropy:.2f}."
 
 
 def beaten(scores: Sequence[Score]) -> str:
@@ -128,7 +128,7 @@ def beaten(scores: Sequence[Score]) -> str:
 
 def below(training: Training) -> str:
     """Returns in a sentence on which streams the model learned more than the frequencies of tokens."""
-    final = {name: _ends(training.curves[f"valid/loss/{name}"])[1] for name in training.streams}
+    final = {name: _last(training.curves[f"valid/loss/{name}"]) for name in training.streams}
     known = {name: loss for name, loss in final.items() if loss is not None and name in training.entropies}
     if not known:
         return "The unigram entropies of the streams are not known."
@@ -200,14 +200,15 @@ def flops(number: float) -> str:
 
 
 def hours(number: float) -> str:
-    """Returns hours with two digits, or more where they are few: 12.34, 0.004."""
+    """Returns hours with two digits, or more where they are few: 12.34, 0.0042, below 0.001."""
+    if 0 < number < 0.001:
+        return "below 0.001"
     return f"{number:,.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
 def points(estimate: Estimate) -> str:
     """Returns a difference of shares with its interval, in percentage points: +12 (+4 to +20)."""
-    low, high = 100 * estimate.low, 100 * estimate.high
-    return f"{100 * estimate.value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
+    return f"{_signed(estimate.value)} ({_signed(estimate.low)} to {_signed(estimate.high)})"
 
 
 def short_digest(digest: str) -> str:
@@ -220,9 +221,14 @@ def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _ends(curve: Curve) -> tuple[float | None, float | None]:
+def _signed(share: float) -> str:
+    text = f"{100 * share:+.1f}".replace("-", "−")
+    return text if text.strip("+−0.") else "0.0"
+
+
+def _last(curve: Curve) -> float | None:
     values = [value for _, value in sorted(curve.items()) if isfinite(value)]
-    return (values[0], values[-1]) if values else (None, None)
+    return values[-1] if values else None
 
 
 def _speed(training: Training) -> str:
@@ -233,12 +239,9 @@ def _speed(training: Training) -> str:
     )
 
 
-def _score_line(score: Score) -> str:
+def _beside(score: Score) -> str:
     result = score.result
-    return (
-        f"{score.name}: {percent(result.model.value)} against {percent(result.baseline.value)} of the baseline, "
-        f"n = {result.model.n}: {result.verdict}"
-    )
+    return f"{score.name} {percent(result.model.value)} beside {percent(result.baseline.value)} ({result.verdict})"
 
 
 def _cost(done: Sequence[StageRun]) -> str:

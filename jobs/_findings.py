@@ -187,6 +187,7 @@ def _training(records: Mapping[str, Values], curves: Mapping[str, Curve]) -> Tra
         rates={name: metrics[key] for name, key in rates.items() if key in metrics},
         peak_tflops=metrics["train/peak_tflops"],
         resumed_from=details["resumed_from"],
+        set_aside=details["set_aside"],
     )
 
 
@@ -211,7 +212,7 @@ def _entropies(streams: Mapping[str, Values], *, predicted: int) -> dict[str, fl
         predicted: most tokens of one stream that a validation predicts; a stream's first token never is.
     """
     entropies = {name: row["unigram_entropy"] for name, row in streams.items()}
-    weights = {name: min(row["valid_tokens"] - 1, predicted) for name, row in streams.items()}
+    weights = {name: max(0, min(row["valid_tokens"] - 1, predicted)) for name, row in streams.items()}
     total = sum(weights.values())
     return entropies | {"": sum(weights[name] * entropies[name] for name in entropies) / total} if total else entropies
 
@@ -253,7 +254,6 @@ def _export(record: Values) -> Export:
         bound=record["config"]["max_logit_difference"],
         tokens=sum(row["tokens"] for row in streams.values()),
         same_argmax=metrics["same_argmax"],
-        architecture=details["architecture"],
         step=details["checkpoint"]["step"],
         checkpoint=details["checkpoint"]["digest"],
     )

@@ -51,7 +51,7 @@ def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
             outcome = _guarded(attempt, stage)
         record = _record.build(request, outcome, tracking_id=tracking_id, started=started, finished=time.time())
         _record.keep(folder, record)
-        journal.metrics(0, outcome.metrics)
+        journal.metrics(0, {f"final/{name}": value for name, value in outcome.metrics.items()})
         journal.tag("record_digest", record["digest"])
         journal.artifact(_record.history_path(folder, record["request"]))
         status = "FINISHED"

@@ -30,10 +30,10 @@ def run(config: ReportConfig, stage: Stage) -> Outcome:
     from jobs._findings import gather
     from slurm.files import sha256_file, write_atomic
 
-    title = config.title or f"Run {stage.run}"
+    title, page = config.title or f"Run {stage.run}", "/".join((*stage.root.parts[-2:], stage.name, PAGE))
     findings = gather(stage.parents, root=stage.root, stages=_before(stage), run=stage.run, title=title)
     write_atomic(stage.folder / PAGE, render(findings))
-    write_atomic(stage.folder / SUMMARY, summary(findings, page=f"{stage.root.name}/{stage.name}/{PAGE}"))
+    write_atomic(stage.folder / SUMMARY, summary(findings, page=page))
     stage.journal.artifact(stage.folder / PAGE)
     stage.journal.artifact(stage.folder / SUMMARY)
     done = [each for each in findings.stages if each.record]

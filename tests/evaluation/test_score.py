@@ -39,7 +39,8 @@ def items(count: int) -> list[Item]:
 def worker_processes() -> list[int]:
     """The living workers of this process's own cluster."""
     processes = psutil.Process().children(recursive=True)
-    return [each.pid for each in processes if "_Worker" in " ".join(each.cmdline())]
+    alive = [each for each in processes if each.status() != psutil.STATUS_ZOMBIE]
+    return [each.pid for each in alive if each.name().startswith("ray::_Worker")]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,8 @@ def run(
 
 
 def times_scored(journal: Path) -> collections.Counter[str]:
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    """Counts the items of all whole lines; a torn one ends early."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}}")]
     return collections.Counter(item for line in lines for item in line["scores"])
 
 
@@ -132,12 +134,20 @@ def test_a_finished_journal_needs_no_ray_and_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("running_cluster")
-def test_a_chunk_that_kills_every_worker_is_named(tmp_path: Path) -> None:
-    """A model that cannot be loaded kills the worker that loads it."""
+def test_a_model_that_no_worker_can_load_is_reported_with_its_reason(tmp_path: Path) -> None:
     (question,) = items(1)
-    message = f"died on the one that begins with item {question.id}; give each worker more memory"
+    message = (
+        rf"(?s)lived to the end of those from item {question.id} on; give each more memory.*run the export stage first"
+    )
     with pytest.raises(RuntimeError, match=message):
-        run([question], tmp_path / "absent", tmp_path / "journal.jsonl", workers=1)
+        run([question], tmp_path, tmp_path / "journal.jsonl", workers=1)
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_an_item_that_cannot_be_scored_is_reported_as_such(model_folder: Path, tmp_path: Path) -> None:
+    question = make_item(group="g", stream="s", prompt="p", choices=("y" * 300, "n"), answer=0, guess=None)
+    with pytest.raises(ValueError, match=r"^a choice must fit the model's context of 256 tokens, but one has 300"):
+        run([question], model_folder, tmp_path / "journal.jsonl", workers=1)
 
 
 def test_leaves_no_process_and_no_folder_behind() -> None:

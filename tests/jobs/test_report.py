@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.report import render
 from jobs._findings import follow, gather
 from jobs._journal import Journal
-from jobs._run import load
-from jobs._stage import Progress, Stage
+from jobs._stage import Progress, Stage, StageConfig
 from jobs.report import ReportConfig, run
 from slurm.files import digest, sha256_file, write_json
 from slurm.site import Site
@@ -66,8 +64,8 @@ def _prepare() -> Values:
     }
     plain = {"duplicates": 0, "rejects": {}, "notes": [], "sha256": digest("s"), "path": "a.csv", "commercial": True}
     sources = [
-        {**plain, "name": "solubility", "modality": "molecules", "license": "Apache-2.0", "records": 1000, "duplicates": 12,
-         "rejects": {"not_parsable": 3, "too_long": 1}},
+        {**plain, "name": "solubility", "modality": "molecules", "license": "Apache-2.0", "records": 1000,
+         "duplicates": 12, "rejects": {"not_parsable": 3, "too_long": 1}},
         {**plain, "name": "pbmc", "modality": "cells", "license": "CC-BY-4.0", "records": 1000},
         {**plain, "name": "antimicrobial", "modality": "proteins", "license": "CC-BY-NC-4.0", "commercial": False,
          "records": 1000, "notes": ["column 0 has no header"]},
@@ -103,8 +101,8 @@ def _plan() -> Values:
         "assumptions": ["FLOPs: matmuls only.", "Speed: measured at run time."],
         "warnings": ["num_microbatches 1 is below pipeline_model_parallel_size 2"],
         "alternatives": [
-            {"layout": "TP1 PP1 DP4 MBS8", "peak_gib": 0.12, "bubble_fraction": 0.0, "slower_than_best": 1.0, "step_time_s": None},
-            {"layout": "TP2 PP2 DP1 MBS8", "peak_gib": 0.07, "bubble_fraction": 0.2, "slower_than_best": 1.31, "step_time_s": None},
+            {"layout": "TP1 PP1 DP4 MBS8", "peak_gib": 0.12, "bubble_fraction": 0.0, "slower_than_best": 1.0},
+            {"layout": "TP2 PP2 DP1 MBS8", "peak_gib": 0.07, "bubble_fraction": 0.2, "slower_than_best": 1.31},
         ],
         "refused": [{"reason": "tensor_model_parallel_size 4 must divide num_query_groups 2; use 1 or 2", "count": 12,
                      "example": "TP4 PP1 DP1 MBS1"}],
@@ -138,13 +136,12 @@ def _pretrain() -> Values:
 
 
 def _export() -> Values:
-    streams = {name: {"tokens": 512, "max_logit_difference": 4.1e-6, "same_argmax": 1.0} for name in ENTROPY}
+    streams = {name: {"tokens": 512} for name in ENTROPY}
     return _record(
         "export",
         config={"max_logit_difference": 1e-3},
         metrics={"parameters": 1_552_512.0, "max_logit_difference": 4.1e-6, "same_argmax": 1.0},
         details={
-            "architecture": "LlamaForCausalLM",
             "checkpoint": {"step": STEPS, "digest": digest("c")},
             "streams": streams,
         },
@@ -152,8 +149,13 @@ def _export() -> Values:
 
 
 def _evaluate() -> Values:
-    sample = {"prompt": "<molecule> CC(=O)Oc1ccccc1C(=O)O </molecule> solubility:", "choices": ["low", "medium", "high"],
-              "answer": 1, "chosen": 2, "correct": False, "probabilities": [0.2, 0.35, 0.45]}  # fmt: skip
+    sample = {
+        "prompt": "<molecule> CC(=O)Oc1ccccc1C(=O)O </molecule> solubility:",
+        "choices": ["low", "medium", "high"],
+        "answer": 1,
+        "chosen": 2,
+        "probabilities": [0.2, 0.35, 0.45],
+    }
     common = {"metric": "accuracy by log-probability", "groups": 290, "chance": 0.33, "truncated": 0}
     rows = {
         "molecule_solubility": {
@@ -167,8 +169,8 @@ def _evaluate() -> Values:
             "accuracy": _estimate(0.3, 0.12, 60), "baseline": {"name": "a blind draw", **_estimate(0.25, 0.0, 60)},
             "difference": _estimate(0.05, 0.12, 60), "verdict": "tie",
             "samples": [{**sample, "prompt": "A fever is a body temperature above 38 °C.\n한국어:",
-                         "choices": ["열은 체온이 38도를 넘는 것이다.", "심장은 피를 보낸다."], "answer": 0, "chosen": 0,
-                         "probabilities": [0.7, 0.3]}],
+                         "choices": ["열은 체온이 38도를 넘는 것이다.", "심장은 피를 보낸다."],
+                         "answer": 0, "chosen": 0, "probabilities": [0.7, 0.3]}],
             "streams": {"text.en": _estimate(0.33, 0.17, 30), "text.ko": _estimate(0.27, 0.16, 30)},
         },
     }  # fmt: skip
@@ -196,8 +198,8 @@ def _write_journal(path: Path, *, tracking_id: str, steps: range) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A run's folder with pretrain's journal and the records."""
-    root = tmp_path / "demo"
+    """A run's folder with the records of all stages and pretrain's journal."""
+    root = tmp_path / "results" / "demo"
     for name, record in _records().items():
         write_json(root / name / "record.json", record)
     path = root / "pretrain" / "journal.jsonl"
@@ -207,3 +209,103 @@ def root(tmp_path: Path) -> Path:
     journal.end("FINISHED")
     journal.close()
     return root
+
+
+def _stage(root: Path, *, records: Mapping[str, Values], folder: str = "report") -> Stage:
+    sections = dict.fromkeys((*STAGES, "report"), StageConfig())
+    site = Site(description="a test", executor="local", nodes=1, tasks_per_node=4, mem_gb=4, timeout_min=5)
+    return Stage(
+        name="report",
+        run="demo",
+        site=site,
+        folder=root / folder,
+        root=root,
+        parents=records,
+        sections=sections,
+        journal=Journal(root / folder / "journal.jsonl"),
+        progress=Progress(path=root / folder / "progress.json"),
+        seed=1234,
+    )
+
+
+def test_the_stage_writes_a_page_and_a_summary_and_vouches_for_both(root: Path) -> None:
+    outcome = run(ReportConfig(title="A title"), _stage(root, records=_records()))
+    page = (root / "report" / "report.html").read_text()
+    assert outcome.outputs == {name: sha256_file(root / "report" / name) for name in ("report.html", "summary.txt")}
+    assert outcome.metrics["stages"] == len(STAGES)
+    assert "<h1>A title</h1>" in page
+    for name in STAGES:
+        assert f'<th scope="row">{name}</th>' in page
+    assert "no record" not in page
+
+
+def test_the_summary_is_a_dozen_lines_that_name_what_was_made(root: Path) -> None:
+    run(ReportConfig(), _stage(root, records=_records()))
+    lines = (root / "report" / "summary.txt").read_text().splitlines()
+    assert 8 <= len(lines) <= 12
+    assert lines[0] == "Run demo: run demo at laptop"
+    assert "1.55 million parameters" in lines[1]
+    assert lines[-1] == "The report: results/demo/report/report.html"
+
+
+def test_the_same_records_and_journals_give_the_same_bytes(root: Path) -> None:
+    first = run(ReportConfig(), _stage(root, records=_records()))
+    second = run(ReportConfig(), _stage(root, records=_records(), folder="report"))
+    assert first.outputs == second.outputs
+
+
+@pytest.mark.parametrize("absent", STAGES)
+def test_the_page_says_so_when_a_stage_has_no_record(root: Path, absent: str) -> None:
+    records = {name: record for name, record in _records().items() if name != absent}
+    run(ReportConfig(), _stage(root, records=records))
+    page = (root / "report" / "report.html").read_text()
+    assert f"Not complete: {absent} has no record." in page
+    assert f"stage {absent} has no record" in page
+
+
+def test_without_journals_the_page_holds_what_the_records_tell(tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    run(ReportConfig(), _stage(root, records=_records()))
+    page = (root / "report" / "report.html").read_text()
+    assert "No validation loss was recorded." in page
+    assert "45 s" in page  # six stages of 7.5 seconds
+
+
+def test_a_stage_that_was_killed_and_went_on_counts_all_its_executions(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    _write_journal(path, tracking_id="mine", steps=range(1, 31))
+    _write_journal(path, tracking_id="another", steps=range(1, 3))
+    _write_journal(path, tracking_id="mine", steps=range(21, 41))
+    work = follow(path, {"tracking_id": "mine", "started": 0.0, "finished": 1.0})
+    assert work.executions == 2
+    assert sorted(work.curves["train/loss"]) == list(range(1, 41))
+    assert work.seconds < 60
+
+
+def test_the_headline_figures_of_a_finished_stage_are_no_part_of_its_curves(root: Path) -> None:
+    findings = gather(_records(), root=root, stages=dict.fromkeys(STAGES, ""), run="demo", title="t")
+    assert findings.training is not None
+    assert min(findings.training.curves["valid/loss"]) == 10
+
+
+def test_the_reference_is_weighted_as_the_validation_loss_is(root: Path) -> None:
+    records = _records()
+    streams = records["pretrain"]["details"]["streams"]
+    streams["cells"]["valid_tokens"] = 1025  # 1024 predicted tokens; the others have 16 windows of 256
+    findings = gather(records, root=root, stages=dict.fromkeys(STAGES, ""), run="demo", title="t")
+    assert findings.training is not None
+    others = sum(entropy for name, entropy in ENTROPY.items() if name != "cells")
+    wanted = (1024 * ENTROPY["cells"] + 4096 * others) / (1024 + 5 * 4096)
+    assert findings.training.entropies[""] == pytest.approx(wanted)
+    assert findings.training.tokens == STEPS * 32 * 256
+
+
+def test_more_processes_than_cpus_do_not_cost_more_cpus(root: Path) -> None:
+    findings = gather(_records(), root=root, stages=dict.fromkeys(STAGES, ""), run="demo", title="t")
+    assert {stage.name: stage.cpus for stage in findings.stages}["pretrain"] == 2
+
+
+def test_what_a_stage_does_is_its_modules_first_line(root: Path) -> None:
+    run(ReportConfig(), _stage(root, records=_records()))
+    page = (root / "report" / "report.html").read_text()
+    assert "clean records to token shards" in page
