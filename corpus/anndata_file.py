@@ -94,7 +94,7 @@ class _Parts:
 
 def _from_h5ad(path: Path) -> _Parts:
     data: Any = anndata.read_h5ad(path, backed="r")
-    layers = {str(name): (data.layers[name], data.var) for name in data.layers.keys()}  # noqa: SIM118 - no plain dict
+    layers = {str(name): (data.layers[name], data.var) for name in data.layers if name is not None}  # None is X
     raw = {} if data.raw is None else {"raw": (data.raw.X, data.raw.var)}
     return _Parts(obs=data.obs, matrices={"X": (data.X, data.var), **raw, **layers})
 

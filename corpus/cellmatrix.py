@@ -1,10 +1,15 @@
 """Cell matrices: AnnData files read in a process of their own, because a damaged one can kill its reader."""
 
+import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -41,21 +46,43 @@ def read_cells(request: Request, *, timeout_s: float) -> Iterator[str | Cell]:
     Raises:
         SourceError: the file is damaged, kills its reader, keeps it busy for `timeout_s`, or lacks what is wanted.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send, args=(request, sender), daemon=True)
-    child.start()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = _start(request, sender)
     sender.close()
     try:
         yield from _receive(receiver, timeout_s)
-    except EOFError as error:
-        child.join(timeout=10)
-        told = f"must be an AnnData file, but its reader died (exit code {child.exitcode}); fetch it again"
-        raise SourceError("damaged", told) from error
+    except (EOFError, OSError) as error:  # between two messages, or within one
+        raise _explain_end(child.wait(timeout=10)) from error
     finally:
         receiver.close()
         child.kill()
-        child.join()
+        child.wait()
+
+
+def serve() -> None:
+    """Runs in the child: sends blocks of cells, then None; or the code and reason of a SourceError."""
+    warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
+    request = json.loads(sys.argv[2])
+    request = Request(**{**request, "path": Path(request["path"])})
+    with Connection(int(sys.argv[1])) as sender, suppress(BrokenPipeError):  # broken: the parent has enough cells
+        try:
+            for block in _blocks(request):
+                sender.send(block)
+            sender.send(None)
+        except SourceError as error:
+            sender.send((error.code, error.reason))
+        except Exception as error:  # noqa: BLE001 - whatever a parser says about damage belongs in the message
+            told = f"must be an AnnData file, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
+            sender.send(("damaged", told))
+
+
+def _start(request: Request, sender: Connection) -> subprocess.Popen[bytes]:
+    """Starts a fresh interpreter: multiprocessing would run the main module again, whatever that is."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    code = "from corpus.cellmatrix import serve; serve()"
+    written = json.dumps({**asdict(request), "path": str(request.path)})
+    command = [sys.executable, "-c", code, str(sender.fileno()), written]
+    return subprocess.Popen(command, pass_fds=[sender.fileno()], env={**os.environ, "PYTHONPATH": path})
 
 
 def _receive(receiver: Connection, timeout_s: float) -> Iterator[str | Cell]:
@@ -66,24 +93,17 @@ def _receive(receiver: Connection, timeout_s: float) -> Iterator[str | Cell]:
         message = receiver.recv()
         if message is None:
             return
-        if isinstance(message, SourceError):
-            raise message
+        if isinstance(message, tuple):
+            raise SourceError(*message)
         yield from message
 
 
-def _send(request: Request, sender: Connection) -> None:
-    """Runs in the child: sends blocks of cells, then None; or a SourceError."""
-    warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
-    with suppress(BrokenPipeError):  # the parent has enough cells
-        try:
-            for block in _blocks(request):
-                sender.send(block)
-            sender.send(None)
-        except SourceError as error:
-            sender.send(error)
-        except Exception as error:  # noqa: BLE001 - whatever a parser says about damage belongs in the parent's message
-            told = f"must be an AnnData file, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
-            sender.send(SourceError("damaged", told))
+def _explain_end(code: int) -> SourceError:
+    if code < 0:
+        name = signal.Signals(-code).name
+        told = f"must be an AnnData file, but its reader died of {name}; fetch it again, or give it more memory"
+        return SourceError("damaged", told)
+    return SourceError("no_reader", f"must be read, but its reader ended with code {code}; mend what the log says")
 
 
 def _blocks(request: Request) -> Iterator[list[str | Cell]]:

@@ -9,7 +9,7 @@ from corpus.symbols import SYMBOL
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HANGUL = re.compile(r"[가-힣ㄱ-ㆎ]")
 _LATIN = re.compile(r"[A-Za-z]")
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
+_MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "NULL", "null", "None"})  # "none" may be an answer
 
 
 def clean_text(text: str) -> str:
@@ -43,7 +43,7 @@ def is_missing(value: object) -> bool:
     if isinstance(value, float):
         return value != value  # noqa: PLR0124 - only NaN differs from itself
     if isinstance(value, str):
-        return value.strip().lower() in _MISSING
+        return value.strip() in _MISSING
     return value is None or value == []
 
 

@@ -64,18 +64,20 @@ class SourceError(UnusableError):
 
 
 class Modality(Protocol):
-    """What every file of corpus/modalities offers.
-
-    Attributes:
-        SUFFIXES: file names that can be read end so, before an optional .gz.
-        SYMBOLS: the symbols a record may hold; genes and the like, found in records, are left out.
-    """
-
-    SUFFIXES: tuple[str, ...]
-    SYMBOLS: tuple[str, ...]
+    """What every file of corpus/modalities offers."""
 
     @property
-    def Options(self) -> type[Options]:  # noqa: N802 - a module's class, seen as an attribute
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant, seen as an attribute
+        """File names that can be read end so, before an optional .gz."""
+        ...
+
+    @property
+    def SYMBOLS(self) -> tuple[str, ...]:  # noqa: N802 - likewise
+        """The symbols a record may hold; genes and the like, found in records, are left out."""
+        ...
+
+    @property
+    def Options(self) -> type[Options]:  # noqa: N802 - likewise
         """The type of `options:`."""
         ...
 

@@ -5,6 +5,7 @@ import re
 END = "<|eod|>"
 PAD = "<|pad|>"
 SYMBOL = re.compile(r"<\|[^\s<>|]{1,64}\|>")
+_NAME = re.compile(r"[^\s<>|]{1,50}")
 _NAMED = re.compile(r"<\|[a-z]+:([^\s<>|]+)\|>")
 
 
@@ -19,10 +20,9 @@ def symbol(kind: str, name: str) -> str:
     Raises:
         ValueError: the name cannot be written as a symbol.
     """
-    written = f"<|{kind}:{name}|>"
-    if not SYMBOL.fullmatch(written):
+    if not _NAME.fullmatch(name):
         raise ValueError(f"a symbol's name must be 1-50 characters without blanks, <, > and |, but is {name!r}")
-    return written
+    return f"<|{kind}:{name}|>"
 
 
 def names(symbols: str) -> list[str]:

@@ -7,10 +7,13 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
+
+from pydantic import Field, field_validator
 
 from corpus.clean import clean_line, is_missing
 from corpus.modality import Options, Record, Reject, SourceError, UnusableError, reject
@@ -33,12 +36,21 @@ class TableOptions(Options):
         group: a column; rows of one value stay in the same split.
     """
 
-    delimiter: str | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     encoding: str | None = None
     header: bool = True
     quotes: bool = True
-    skip_lines: int = 0
+    skip_lines: Annotated[int, Field(ge=0)] = 0
     group: str | int | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        try:
+            codecs.lookup(value or "utf-8")
+        except LookupError as error:
+            raise ValueError(f"must be an encoding that Python knows, but is {value!r}; change it") from error
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +67,22 @@ def suffix(path: Path) -> str:
     return bare.suffix.lower()
 
 
-def open_bytes(path: Path) -> BinaryIO:
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for reading, gunzipped when its first bytes say that it is gzipped.
 
     Raises:
-        SourceError: the file is empty.
+        SourceError: the file is empty, or its compression is damaged.
     """
     with path.open("rb") as file:
         start = file.read(2)
-    if not start:
-        raise SourceError("empty_file", "must hold data, but is empty; fetch it again")
-    return cast("BinaryIO", gzip.open(path, "rb")) if start == b"\x1f\x8b" else path.open("rb")
+        if not start:
+            raise SourceError("empty_file", "must hold data, but is empty; fetch it again")
+        file.seek(0)
+        try:
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if start == b"\x1f\x8b" else file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise SourceError("damaged", f"must be a whole gzip file, but {error}; fetch it again") from error
 
 
 def lines(path: Path, *, encoding: str | None = None) -> Iterator[str]:
@@ -74,13 +91,12 @@ def lines(path: Path, *, encoding: str | None = None) -> Iterator[str]:
     Raises:
         SourceError: the file is empty, is in no encoding we know, or its compression is damaged.
     """
-    with open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding or find_encoding(path), newline="") as text:
+    chosen = encoding or find_encoding(path)
+    with open_bytes(path) as file, io.TextIOWrapper(file, encoding=chosen, newline="") as text:
         try:
             yield from text
         except UnicodeDecodeError as error:
-            raise SourceError("encoding", f"must be in {encoding}, but {error}; give the right encoding") from error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise SourceError("damaged", f"must be a whole gzip file, but {error}; fetch it again") from error
+            raise SourceError("encoding", f"must be in {chosen}, but {error}; give the right encoding") from error
 
 
 def find_encoding(path: Path) -> str:
@@ -156,6 +172,12 @@ def records[Chosen](
             yield reject(error, where=item[0].where, excerpt=item[0].cells)
 
 
+def text_of(cells: Mapping[str, Any], column: str) -> str:
+    """Returns a cell as text: empty for None and NaN, while the letters NAN may be a peptide."""
+    value = cells.get(column)
+    return "" if value is None or value != value else str(value)  # noqa: PLR0124 - only NaN differs from itself
+
+
 def group_of(cells: Mapping[str, Any], column: str | None, *, default: str) -> str:
     """Returns a row's group: the value of the group column, or the default where that is missing.
 
@@ -175,16 +197,13 @@ def _decodes(path: Path, encoding: str) -> bool:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise SourceError("damaged", f"must be a whole gzip file, but {error}; fetch it again") from error
     return True
 
 
 def _csv_rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
     text = lines(path, encoding=options.encoding)
-    for _ in range(options.skip_lines):
-        next(text, None)
-    first = next((line for line in text if line.strip()), "")
+    numbered = islice(enumerate(text), options.skip_lines, None)
+    offset, first = next(((number, line) for number, line in numbered if line.strip()), (0, ""))
     delimiter = options.delimiter or _delimiter(first, path)
     reader = csv.reader(
         chain([first], text),
@@ -193,7 +212,6 @@ def _csv_rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
         strict=options.quotes,
     )
     columns: list[str] | None = None
-    offset = options.skip_lines
     try:
         for cells in reader:
             if columns is None:

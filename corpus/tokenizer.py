@@ -79,7 +79,7 @@ def add_symbols(tokenizer: Tokenizer, symbols: Sequence[str], *, vocab_size: int
     wanted = vocab_size or -(-used // 128) * 128
     if used > wanted:
         raise ValueError(f"tokenize.vocab_size: must be at least {used}, but is {wanted}; raise it or leave it out")
-    reserved = [AddedToken(f"<|reserved:{number}|>", normalized=False) for number in range(wanted - used)]
+    reserved = [AddedToken(f"<|reserved:{number}|>", normalized=False) for number in range(used, wanted)]
     tokenizer.add_tokens(reserved)
     return tokenizer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from evaluation.cluster import gpus_per_worker
 from evaluation.items import Item
@@ -67,6 +67,7 @@ def score_chunks(
 
     Raises:
         RuntimeError: workers died on one chunk more than RETRIES times, or could not load the model.
+        ValueError: a prompt or a choice cannot be scored.
     """
     known = _read(journal)
     scores = {item: each for chunk in chunks for item, each in known.get(chunk.id, {}).items()}
@@ -98,8 +99,8 @@ class _Worker:
 
 def _run(waiting: list[Chunk], *, model: Path, workers: int) -> Iterator[tuple[Chunk, Scores]]:
     """Yields chunks as they are done, the last ones first; a worker gets its next chunk when it has returned one."""
-    options = {"num_cpus": 1, "num_gpus": gpus_per_worker(workers), "max_restarts": -1, "max_task_retries": RETRIES}
-    actor = ray.remote(**options)(_Worker)  # Ray starts it anew when it dies
+    gpus = gpus_per_worker(workers)
+    actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
     idle = [actor.remote(str(model.resolve())) for _ in range(workers)]
     running: dict[Any, tuple[Any, Chunk]] = {}
     while waiting or running:
@@ -115,10 +116,12 @@ def _run(waiting: list[Chunk], *, model: Path, workers: int) -> Iterator[tuple[C
 def _result(done: Any, chunk: Chunk) -> Scores:
     try:
         scored: list[Scored] = ray.get(done)
+    except RayTaskError as error:
+        raise error.cause from error  # what went wrong, not where in Ray
     except RayActorError as error:
         raise RuntimeError(
-            f"a worker must live through a chunk of {len(chunk.items)} items, but {RETRIES + 1} died on the one that "
-            f"begins with item {chunk.items[0].id}; give each worker more memory, or see what Ray says: {error}"
+            f"a worker must load the model and score {len(chunk.items)} items, but none of {RETRIES + 1} lived to the "
+            f"end of those from item {chunk.items[0].id} on; give each more memory, or see what Ray says: {error}"
         ) from error
     return {item.id: each for item, each in zip(chunk.items, scored, strict=True)}
 

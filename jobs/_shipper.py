@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.json"
 _POLL_S = 2.0
-_LONGEST_PAUSE_S = 30.0  # between tries while a server does not answer
+_LONGEST_PAUSE_S = 10.0  # between tries while a server does not answer
 _QUIET_S = 60.0  # a stage samples its machine every 10 s, so one that is silent for this long is gone
 _IDLE_S = 20.0  # how long a shipper with nothing to do waits for the next stage
 _PATIENCE_S = 600.0  # how long it tries to reach a server after the last stage

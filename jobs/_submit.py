@@ -10,7 +10,6 @@ from typing import Any
 from jobs import _record
 from jobs._lock import hold
 from jobs._run import Run
-from jobs._shipper import start_shipper
 from jobs._watch import Watch
 from slurm.files import digest, read_json, write_json
 from slurm.site import Site
@@ -71,7 +70,6 @@ def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) 
     attempt = _new_attempt(folder)
     write_json(attempt / "request.json", request)
     resources = run.sections[request["stage"]].resources
-    start_shipper(folder.parents[1], tracking_uri=site.mlflow_tracking_uri)
     job = submit("jobs._task", attempt, name=f"{run.name}.{request['stage']}", resources=resources, site=site)
     with Watch(folder, attempt, title=request["stage"]) as watch:
         while not job.done():

@@ -14,6 +14,7 @@ from jobs._journal import NAME as JOURNAL
 from jobs._journal import Journal
 from jobs._lock import hold
 from jobs._run import config_type
+from jobs._shipper import start_shipper
 from jobs._stage import STOPPED, Outcome, Progress, Stage
 from jobs._system_metrics import SystemMetrics
 from slurm.files import read_json, write_json
@@ -44,6 +45,7 @@ def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
         params=request["config"],
         tags=_tags(request),
     )
+    start_shipper(folder.parents[1], tracking_uri=request["site_settings"]["mlflow_tracking_uri"])
     started, status = time.time(), "FAILED"
     try:
         stage = _stage(request, attempt, journal, rank=0)

@@ -132,7 +132,7 @@ def _shown(start: Mapping[str, Any]) -> dict[str, str]:
 
 def _described(experiment: str) -> dict[str, str]:
     stage = experiment.rpartition("/")[2]
-    note = f"The stage {stage}: a run is named run@site, and journaled in results/<run>/{stage}/journal.jsonl."
+    note = f"The stage {stage}. A run is named run@site; its journal is `results/<run>/{stage}/journal.jsonl`."
     return {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}
 
 
@@ -163,10 +163,12 @@ def dashboard(results_root: Path, *, port: int = 5000, tracking_uri: str | None 
     if not _is_free(port):
         print(f"port: must be free, but {port} is in use; choose another, as in --port {port + 1}", file=sys.stderr)
         return 1
-    address = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    address = f"http://127.0.0.1:{port}{_START}"
     print(f"Starting MLflow: in a few seconds the runs are at\n\n    {address}\n\nStop it with Ctrl-C.", flush=True)
+    results_root.mkdir(parents=True, exist_ok=True)
     import uvicorn
 
+    Tracker(uri, artifacts=results_root / "mlartifacts").ask()  # makes the tables of a new database before anyone asks
     uvicorn.run(_application(results_root, uri), host="127.0.0.1", port=port, log_level="warning")
     return 0
 
@@ -191,13 +193,33 @@ def _application(results_root: Path, uri: str) -> Callable[..., Awaitable[None]]
     from mlflow.server.fastapi_app import app
 
     async def guarded(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if "/mlflow/assistant" in scope.get("path", ""):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"medscale leaves MLflow's assistant out"})
+        path = scope.get("path", "")
+        if path == _START:
+            await _answer(send, 200, _START_PAGE)
+        elif "/mlflow/assistant" in path:
+            await _answer(send, 403, "medscale leaves MLflow's assistant out")
         else:
             await app(scope, receive, send)
 
     return guarded
+
+
+async def _answer(send: Any, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/html; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+# MLflow's UI opens on traces of language-model applications, with its assistant beside them, and keeps in the browser
+# what a person chose instead. This page makes the choice that suits training runs, once, and goes on to the runs.
+_START = "/medscale"
+_START_PAGE = """<!doctype html><title>medscale</title><script>
+const wanted = {"mlflow.workflowType_v1": '"machine_learning"', "mlflow.assistant.panelOpen_v1": "false",
+                "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true"};
+for (const [key, value] of Object.entries(wanted))
+  if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
+location.replace("/#/experiments");
+</script>"""
 
 
 def _is_free(port: int) -> bool:

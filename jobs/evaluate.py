@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from evaluation.benchmarks import benchmark
 from jobs._stage import Context, Outcome, Stage, StageConfig
+from jobs.prepare import PrepareConfig
 
 
 def _known(name: str) -> str:
@@ -41,14 +42,14 @@ class EvaluateConfig(StageConfig):
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields the benchmarks whose modality no source of the run has."""
-        if "prepare" not in context.sections:
+        prepare = context.sections.get("prepare")
+        if not isinstance(prepare, PrepareConfig):
             return
-        sources = getattr(context.sections["prepare"], "sources", ())
-        prepared = {source.modality for source in sources}
+        prepared = {source.modality for source in prepare.sources}
         for number, name in enumerate(self.benchmarks):
             needed = benchmark(name).MODALITY
             if needed not in prepared:
-                found = f"{name} asks about {needed}, and prepare.sources has {', '.join(sorted(prepared)) or 'none'}"
+                found = f"{name} asks about {needed}, and prepare.sources has {', '.join(sorted(prepared))}"
                 yield f"benchmarks.{number}: must ask about a prepared modality, but {found}; remove it or add a source"
 
 

@@ -82,7 +82,6 @@ def _outcome(done: Any, *, outputs: dict[str, str]) -> Outcome:
         },
         outputs=outputs,
         details={
-            "architecture": done.architecture,
             "checkpoint": {"step": done.checkpoint.step, "digest": done.checkpoint.digest},
             "streams": streams,
         },

@@ -7,12 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from jobs._stage import Context, Outcome, Stage, StageConfig
+from jobs._stage import STOPPED, Context, Outcome, Stage, StageConfig
 from parallelism.layout import Layout, problems
 from parallelism.presets import ModelShape, preset
-
-STOPPED = 85
-"""Exit status after a stop on request: the state is saved, and the same command goes on."""
 
 _LOG_EVERY = 20
 
@@ -25,7 +22,7 @@ class PretrainConfig(StageConfig):
         lr_decay_iters: steps until min_lr is reached; train_iters unless given.
         lr_wsd_decay_iters: how many of these the decay of "WSD" takes, after a constant rate.
         eval_samples: held-out windows of each stream in one validation.
-        keep_checkpoints: how many of the newest checkpoints stay on disk.
+        keep_checkpoints: how many of the newest checkpoints stay on disk; one to go on from, one to fall back to.
     """
 
     model: str
@@ -47,7 +44,7 @@ class PretrainConfig(StageConfig):
     eval_interval: int = Field(default=1000, ge=1)
     eval_samples: int = Field(default=256, ge=1)
     save_interval: int = Field(default=1000, ge=1)
-    keep_checkpoints: int = Field(default=3, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=2)
     tensor_model_parallel_size: int = Field(default=1, ge=1)
     pipeline_model_parallel_size: int = Field(default=1, ge=1)
     virtual_pipeline_model_parallel_size: int | None = Field(default=None, ge=2)
@@ -85,7 +82,7 @@ class PretrainConfig(StageConfig):
         """Steps until min_lr is reached."""
         return self.lr_decay_iters or self.train_iters
 
-    def problems(self, context: Context) -> Iterable[str]:  # noqa: ARG002 - every section has the same method
+    def problems(self, context: Context) -> Iterable[str]:  # noqa: ARG002 - as every section
         """Yields a layout that cannot be and a learning rate that cannot be followed."""
         yield from problems(self.shape, layout=self.layout)
         if self.min_lr > self.lr:
@@ -152,7 +149,7 @@ class _Watcher:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.stage.journal.metrics(step, values)
 
-    def progress(self, done: int, total: int, note: str) -> None:
+    def progress(self, done: int, *, total: int, note: str) -> None:
         self.stage.progress(done, total, note)
         if done % _LOG_EVERY == 0 or done in (1, total):
             self.note(f"step {done} of {total}: {note}")

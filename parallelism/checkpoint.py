@@ -116,15 +116,20 @@ def load(checkpoint: Checkpoint, *, states: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def tidy(folder: Path, *, keep: int) -> None:
-    """Removes what unfinished saves left, and all but the newest `keep` checkpoints; rank 0 does it, others pass."""
-    if dist.get_rank() != 0 or not folder.is_dir():
-        return
-    for path in _committed(folder)[:-keep]:
-        # Under this name a removal that is cut short can never look like a checkpoint.
-        path.rename(folder / f"{_UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}")
-    for path in folder.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(path)
+def remove_unfinished(folder: Path) -> None:
+    """Removes what saves and removals that were cut short have left; rank 0 does it, the others pass."""
+    if dist.get_rank() == 0:
+        for path in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path)
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints; rank 0 does it, the others pass."""
+    if dist.get_rank() == 0:
+        for path in _committed(folder)[:-keep]:
+            # Under this name a removal that is cut short can never look like a checkpoint.
+            path.rename(folder / f"{_UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}")
+    remove_unfinished(folder)
 
 
 def _save_strategy() -> Any:

@@ -182,12 +182,17 @@ def validation(
     """Returns the fixed validation samples: up to `samples_per_stream` windows of each stream, evenly spread over it.
 
     The list is filled with PADDING up to a multiple of `batch_size`. Streams are numbered by their sorted names.
+
+    Raises:
+        ValueError: no stream has anything to predict.
     """
     chosen: list[Sample] = []
     for number, name in enumerate(sorted(streams)):
         size = windows(len(streams[name]), seq_length=seq_length)
         count = min(size, samples_per_stream)
         chosen += [Sample(stream=number, window=place * size // count) for place in range(count)]
+    if not chosen:
+        raise ValueError("some stream must hold out 2 tokens or more, but none does; raise prepare's valid_fraction")
     missing = -len(chosen) % batch_size
     return chosen + [Sample(stream=0, window=PADDING)] * missing
 

@@ -20,11 +20,13 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, PretrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
+from transformers.utils.logging import disable_progress_bar
 
 from parallelism import checkpoint, device, launch, model
 from parallelism.checkpoint import Checkpoint
@@ -64,7 +66,6 @@ class Exported:
 
     checkpoint: Checkpoint
     parameters: int
-    architecture: str
     agreement: Mapping[str, Agreement]
 
 
@@ -92,12 +93,14 @@ def export(
     Raises:
         ExportError: no good checkpoint, or the logits differ.
     """
+    disable_progress_bar()  # The stage has its own.
     unfinished = target.with_name(f"tmp-{target.name}-{uuid.uuid4().hex[:12]}")
     with _alone():
         trained = _newest(checkpoints)
         try:
             shutil.copytree(tokenizer, unfinished)
-            hf = _write(trained, unfinished, eod_id=eod_id, pad_id=pad_id)
+            _write(trained, unfinished, eod_id=eod_id, pad_id=pad_id)
+            _require_same_tokenizer(unfinished)
             found = agreement(trained, unfinished, samples=samples)
             _require_agreement(found, most=max_logit_difference)
             _publish(unfinished, target)
@@ -106,7 +109,6 @@ def export(
     return Exported(
         checkpoint=trained.checkpoint,
         parameters=trained.shape.parameters(trained.vocab_size),
-        architecture=type(hf).__name__,
         agreement=found,
     )
 
@@ -123,12 +125,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         for name, item in described.items()
         if isinstance(item, TensorStorageMetadata) and not name.startswith("optimizer")
     }
-    load(weights, storage_reader=reader, no_dist=True)
+    load(weights, storage_reader=reader)
     return weights
 
 
 def hf_weights(weights: Mapping[str, Tensor], *, shape: ModelShape, vocab_size: int) -> dict[str, Tensor]:
-    """Returns the weights by the names of transformers' Llama and Qwen2, the padding of the vocabulary cut off."""
+    """Returns the weights by the names of transformers' Llama, the padding of the vocabulary cut off."""
     embedding = weights["embedding.word_embeddings.weight"][:vocab_size]
     tied = shape.share_embeddings_and_output_weights
     named = {
@@ -142,25 +144,28 @@ def hf_weights(weights: Mapping[str, Tensor], *, shape: ModelShape, vocab_size: 
     return named
 
 
-def hf_config(shape: ModelShape, *, vocab_size: int, eod_id: int, pad_id: int) -> PretrainedConfig:
-    """Returns the description of the model for transformers: Llama, or Qwen2 with its bias on q, k and v."""
-    settings: dict[str, Any] = {
-        "vocab_size": vocab_size,
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.ffn_hidden_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_query_groups,
-        "head_dim": shape.kv_channels,
-        "max_position_embeddings": shape.max_position_embeddings,
-        "rms_norm_eps": shape.layernorm_epsilon,
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(shape.rotary_base)},
-        "tie_word_embeddings": shape.share_embeddings_and_output_weights,
-        "bos_token_id": None,
-        "eos_token_id": eod_id,
-        "pad_token_id": pad_id,
-    }
-    return Qwen2Config(**settings) if shape.add_qkv_bias else LlamaConfig(**settings)
+def hf_config(shape: ModelShape, *, vocab_size: int, eod_id: int, pad_id: int) -> LlamaConfig:
+    """Returns the description of the model for transformers, where its bias on q, k and v is one on the output too.
+
+    Qwen2 has exactly our biases, but transformers 5 changes the tokenizer of any model that says it is a Qwen2.
+    """
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.ffn_hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_query_groups,
+        head_dim=shape.kv_channels,
+        max_position_embeddings=shape.max_position_embeddings,
+        rms_norm_eps=shape.layernorm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": float(shape.rotary_base)},
+        attention_bias=shape.add_qkv_bias,
+        tie_word_embeddings=shape.share_embeddings_and_output_weights,
+        bos_token_id=None,
+        eos_token_id=eod_id,
+        pad_token_id=pad_id,
+    )
 
 
 @torch.no_grad()
@@ -185,7 +190,7 @@ def _newest(checkpoints: Path) -> Trained:
     return Trained(checkpoint=found.checkpoint, shape=ModelShape(**recipe["shape"]), vocab_size=recipe["vocab_size"])
 
 
-def _write(trained: Trained, folder: Path, *, eod_id: int, pad_id: int) -> Any:
+def _write(trained: Trained, folder: Path, *, eod_id: int, pad_id: int) -> None:
     """Writes config and safetensors; the meta model checks every name and shape before anything is written."""
     weights = hf_weights(read_weights(trained.checkpoint.path), shape=trained.shape, vocab_size=trained.vocab_size)
     config = hf_config(trained.shape, vocab_size=trained.vocab_size, eod_id=eod_id, pad_id=pad_id)
@@ -195,7 +200,6 @@ def _write(trained: Trained, folder: Path, *, eod_id: int, pad_id: int) -> Any:
     hf.load_state_dict(weights, strict=True, assign=True)
     hf.generation_config = GenerationConfig(eos_token_id=eod_id, pad_token_id=pad_id)
     hf.save_pretrained(folder, max_shard_size=_MAX_FILE)
-    return hf
 
 
 def _layer(weights: Mapping[str, Tensor], layer: int, *, shape: ModelShape) -> Iterator[tuple[str, Tensor]]:
@@ -210,6 +214,8 @@ def _layer(weights: Mapping[str, Tensor], layer: int, *, shape: ModelShape) -> I
         pieces = {"q": grouped_GRDH[:, :-2], "k": grouped_GRDH[:, -2], "v": grouped_GRDH[:, -1]}
         for letter, piece in pieces.items():
             yield f"self_attn.{letter}_proj.{kind}", piece.reshape(-1, *fused.shape[1:])
+        if kind == "bias":
+            yield "self_attn.o_proj.bias", fused.new_zeros(shape.hidden_size)
     gate, up = part("mlp.linear_fc1.weight").chunk(2)
     yield "self_attn.o_proj.weight", part("self_attention.linear_proj.weight")
     yield "mlp.gate_proj.weight", gate
@@ -252,6 +258,16 @@ def _require_agreement(found: Mapping[str, Agreement], *, most: float) -> None:
         raise ExportError(
             f"the exported model's logits must be within {most:g} of the trained model's, but differ by "
             f"{difference:g} on {worst}; nothing was exported"
+        )
+
+
+def _require_same_tokenizer(folder: Path) -> None:
+    """Transformers may rebuild a tokenizer by the kind of model it lies beside; then ids would mean other tokens."""
+    found = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    if found.to_str() != Tokenizer.from_file(str(folder / "tokenizer.json")).to_str():
+        raise ExportError(
+            "transformers must load the tokenizer that made the shards, but it loads another one beside this model; "
+            "report it with the version of transformers"
         )
 
 

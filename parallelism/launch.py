@@ -68,6 +68,7 @@ def joined(here: Place) -> Iterator[None]:
         rank=here.rank,
         world_size=here.world_size,
         timeout=_TIMEOUT,
+        device_id=device.current() if device.has_gpu() else None,  # connects NCCL now, not in the first step
     )
     try:
         yield

@@ -22,7 +22,6 @@ from parallelism.attention import CausalAttention
 from parallelism.layout import Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
 
-
 _DRAW_ROWS = 1024
 """Rows of a weight that are drawn at once: memory stays small, and a rank skips the rows that others hold."""
 
@@ -63,6 +62,7 @@ def transformer_config(shape: ModelShape, *, layout: Layout, precision: Precisio
         pipeline_dtype=dtype,
         bf16=precision == "bf16",
         perform_initialization=False,
+        cuda_graph_modules=[],  # none is captured; Megatron's own default makes it warn
         calculate_per_token_loss=True,
         # torch.compile builds these fusions on a GPU; on a CPU they cost 15 s and give no speed.
         bias_activation_fusion=device.has_gpu(),
@@ -155,13 +155,13 @@ def set_first_weights(chunk: MegatronModule, *, num_layers: int, hidden_size: in
 
 
 def _parts(chunk: MegatronModule) -> Iterator[tuple[str, int, tuple[int, ...], Tensor]]:
-    """Yields (name with its layer, columns of the whole tensor, place in it, this rank's part) for each parameter."""
+    """Yields (layer/name, columns of the whole tensor, place in it, this rank's part) for each parameter."""
     states = chunk.sharded_state_dict(metadata=sharded_metadata())
     apply_factories(states)
     for part in nested_values(states):
         if isinstance(part, ShardedTensor):
             layers = part.prepend_axis_num
-            name = "/".join([part.key, *map(str, part.global_offset[:layers])])
+            name = "/".join([*map(str, part.global_offset[:layers]), part.key])
             yield name, part.global_shape[-1], part.global_offset[layers:], part.data
 
 

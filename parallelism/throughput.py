@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parallelism import device
 
-_SECONDS, _ROUNDS = 0.2, 3
+_SECONDS, _ROUNDS = 0.1, 3
 _GPU_SIZE, _CPU_SIZE = 8192, 1024
 _WARM_UP_STEPS = 2
 

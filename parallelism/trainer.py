@@ -6,6 +6,7 @@ The same code runs on 4 CPU processes and on 256 GPUs; what differs by device is
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Watcher(Protocol):
         """Takes one point of each metric."""
         ...
 
-    def progress(self, done: int, total: int, note: str) -> None:
+    def progress(self, done: int, *, total: int, note: str) -> None:
         """Takes the number of steps done."""
         ...
 
@@ -108,6 +109,7 @@ class Training:
     folder: Path
     facts: Mapping[str, Any]
     order: Order
+    held_out: Sequence[Sample]
     learner: Learner
     watcher: Watcher
 
@@ -137,9 +139,9 @@ def train(
 
     Raises:
         TrainingError: the loss or the gradient is not finite.
-        ValueError: the mixture does not fit the streams.
+        ValueError: the mixture does not fit the streams, or nothing is held out.
     """
-    with device.stand_in(), _parallel_state(layout), stoppable() as request:
+    with device.stand_in(), _quiet(), _parallel_state(layout), stoppable() as request:
         training = Training(
             recipe=recipe,
             layout=layout,
@@ -148,6 +150,12 @@ def train(
             folder=folder / recipe.identity[:12],
             facts={**facts, "identity": recipe.identity, "recipe": asdict(recipe), "layout": asdict(layout)},
             order=data.order(corpus.train, mixture=recipe.mixture, seq_length=recipe.seq_length, seed=recipe.seed),
+            held_out=data.validation(
+                corpus.valid,
+                seq_length=recipe.seq_length,
+                samples_per_stream=schedule.eval_samples,
+                batch_size=recipe.global_batch_size,
+            ),
             learner=learner.build(recipe, layout=layout),
             watcher=watcher if dist.get_rank() == 0 else _Silent(),
         )
@@ -185,7 +193,7 @@ def _train(training: Training, request: StopRequest) -> Result:
 
 
 def _resume(training: Training) -> Found:
-    checkpoint.tidy(training.folder, keep=training.schedule.keep_checkpoints)
+    checkpoint.remove_unfinished(training.folder)
     dist.barrier()
     found = checkpoint.newest(training.folder)
     for line in found.refused:
@@ -231,21 +239,17 @@ def _report(
     training.watcher.metrics(number, {"train/loss": losses.mean, **by_stream, **figures})
     tokens, mfu = figures["train/tokens_per_s"], figures["train/mfu"]
     note = f"loss {losses.mean:.3f}, {tokens:,.0f} tokens/s, MFU {mfu:.0%}"
-    training.watcher.progress(number, training.schedule.train_iters, note)
+    training.watcher.progress(number, total=training.schedule.train_iters, note=note)
 
 
 def _validate(training: Training, number: int) -> Losses:
     """Measures the held-out loss of every stream after `number` steps and reports it."""
     names = sorted(training.corpus.valid)
-    samples: list[Sample] = data.validation(
-        training.corpus.valid,
-        seq_length=training.recipe.seq_length,
-        samples_per_stream=training.schedule.eval_samples,
-        batch_size=training.layout.global_batch_size,
-    )
     streams = [training.corpus.valid[name] for name in names]
     with torch.no_grad(), learner.gathered(training.learner):
-        losses = step.run(training.learner.chunks, samples, streams=streams, layout=training.layout, forward_only=True)
+        losses = step.run(
+            training.learner.chunks, training.held_out, streams=streams, layout=training.layout, forward_only=True
+        )
     _require_finite(losses.mean, what="validation loss", number=number, folder=training.folder)
     values = {f"valid/loss/{name}": value for name, value in losses.by_stream(names).items()}
     training.watcher.metrics(number, {"valid/loss": losses.mean, **values})
@@ -256,7 +260,7 @@ def _validate(training: Training, number: int) -> Losses:
 def _save(training: Training, number: int) -> Checkpoint:
     started = time.perf_counter()
     saved = learner.save(training.learner, folder=training.folder, step=number, facts=training.facts)
-    checkpoint.tidy(training.folder, keep=training.schedule.keep_checkpoints)
+    checkpoint.prune(training.folder, keep=training.schedule.keep_checkpoints)
     training.watcher.metrics(number, {"train/save_time_s": time.perf_counter() - started})
     return saved
 
@@ -267,6 +271,14 @@ def _require_finite(value: float, *, what: str, number: int, folder: Path) -> No
             f"the {what} must be finite, but is {value} at step {number}; lower lr or raise lr_warmup_iters, and run "
             f"again; the checkpoints in {folder} are from before that step"
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves the engines' warnings to each other out of the log; on a CPU they come through the frame of the seam."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(megatron|torch|parallelism\.device)\b")
+        yield
 
 
 @contextlib.contextmanager
@@ -291,6 +303,6 @@ class _Silent:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def progress(self, done: int, total: int, note: str) -> None: ...
+    def progress(self, done: int, *, total: int, note: str) -> None: ...
 
     def note(self, line: str) -> None: ...

@@ -94,7 +94,7 @@ def glyphs(smiles: str) -> list[str]:
 def _record(row: Row, chosen: Chosen) -> Iterator[Record]:
     from corpus.chemistry import canonical, canonical_block
 
-    given = str(row.cells.get(chosen.column) or "")
+    given = tables.text_of(row.cells, chosen.column)
     smiles, skeleton = canonical_block(given) if "M  END" in given else canonical(given)
     glyphs(smiles)
     content = {"smiles": smiles, "properties": annotations.take(row.cells, chosen.properties)}

@@ -84,7 +84,7 @@ def clean_sequence(given: str) -> str:
 
 
 def _record(row: Row, chosen: Chosen) -> Iterator[Record]:
-    sequence = clean_sequence(str(row.cells.get(chosen.column) or ""))
+    sequence = clean_sequence(tables.text_of(row.cells, chosen.column))
     content = {"sequence": sequence, "properties": annotations.take(row.cells, chosen.properties)}
     yield Record(content=content, group=tables.group_of(row.cells, chosen.group, default=sequence))
 

@@ -4,7 +4,7 @@ import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def progress(self, done: int, total: int, note: str) -> None: ...
+    def progress(self, done: int, *, total: int, note: str) -> None: ...
 
     def note(self, line: str) -> None:
         with self.path.with_suffix(".notes").open("a") as file:
@@ -95,6 +95,7 @@ class Attempt:
 def start_ranks(work: Callable[..., Any], count: int, *arguments: Any) -> Any:
     """Forks `count` processes that each call work(rank, *arguments); returns torch's handle."""
     import torch
+    from torch.multiprocessing.spawn import start_processes
 
     def quietly(rank: int) -> None:
         warnings.simplefilter("default")  # pytest's "error" is for our own code, not for every engine in a rank
@@ -103,25 +104,17 @@ def start_ranks(work: Callable[..., Any], count: int, *arguments: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; none of these is used by ranks
-        return torch.multiprocessing.start_processes(quietly, nprocs=count, join=False, start_method="fork")
+        return start_processes(quietly, nprocs=count, join=False, start_method="fork")
 
 
 @pytest.fixture(scope="session")
-def fork() -> Iterator[Callable[..., Any]]:
-    """Returns a function that runs work(rank, *arguments) on `count` joined ranks and waits for them."""
-    from parallelism import launch
+def small_shape() -> ModelShape:
+    return SHAPE
 
-    def joined(rank: int, count: int, meeting: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        here = launch.Place(rank=rank, world_size=count, local_rank=rank, rendezvous=f"file://{meeting}")
-        with launch.joined(here):
-            work(rank, *arguments)
 
-    def run(work: Callable[..., Any], count: int, folder: Path, *arguments: Any) -> None:
-        handle = start_ranks(joined, count, count, folder / f"meet-{uuid.uuid4().hex}", work, arguments)
-        while not handle.join():
-            pass
-
-    yield run
+@pytest.fixture(scope="session")
+def small_recipe() -> dict[str, Any]:
+    return dict(RECIPE)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +129,8 @@ def start_training() -> Callable[..., Attempt]:
     def start(folder: Path, *, world_size: int = 1, shape: ModelShape = SHAPE, **settings: Any) -> Attempt:
         folder.mkdir(parents=True, exist_ok=True)
         sizes = {name: settings.pop(name) for name in list(settings) if name in Layout.__dataclass_fields__}
-        batch = {"global_batch_size": GLOBAL_BATCH_SIZE, "seq_length": SEQ_LENGTH}
+        sizes.setdefault("micro_batch_size", 2)
+        batch: dict[str, Any] = {"global_batch_size": GLOBAL_BATCH_SIZE, "seq_length": SEQ_LENGTH}
         layout = Layout(world_size=world_size, **batch, **sizes)
         schedule = {"train_iters": 8, "eval_interval": 100, "eval_samples": 5, "save_interval": 100}
         schedule = {name: settings.pop(name, value) for name, value in schedule.items()}

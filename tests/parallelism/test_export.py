@@ -1,9 +1,10 @@
 """Export: a checkpoint that four ranks trained tensor and pipeline parallel, as a model that transformers loads."""
 
+import json
 import shutil
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -20,15 +22,20 @@ from parallelism import device
 device.prepare()
 
 from parallelism import export as exporting  # noqa: E402 - prepared above
-from parallelism import launch, trainer  # noqa: E402
-from parallelism.export import ExportError, export, hf_config, hf_weights, read_weights  # noqa: E402
-from parallelism.layout import Layout  # noqa: E402
-from parallelism.learner import Recipe  # noqa: E402
+from parallelism.export import (  # noqa: E402
+    Agreement,
+    Exported,
+    ExportError,
+    agreement,
+    export,
+    hf_weights,
+    read_weights,
+)
 from parallelism.presets import ModelShape  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:::megatron\.")  # deprecations between its own parts
+pytestmark = pytest.mark.filterwarnings("ignore")  # the engines call each other's deprecated parts
 
-VOCAB, SEQ = 300, 32  # 300 is padded to 384.
+SEQ, VOCAB = 32, 200  # VOCAB is padded to 256.
 LLAMA = ModelShape(
     num_layers=4,
     hidden_size=32,
@@ -39,38 +46,13 @@ LLAMA = ModelShape(
     max_position_embeddings=64,
 )
 SHAPES = {
-    "LlamaForCausalLM": LLAMA,
-    "Qwen2ForCausalLM": replace(LLAMA, add_qkv_bias=True, rotary_base=1_000_000),
+    "plain": LLAMA,
+    "biased": replace(LLAMA, add_qkv_bias=True, rotary_base=1_000_000),
+    "half": LLAMA,
     "tied": replace(LLAMA, share_embeddings_and_output_weights=True, num_query_groups=4),
 }
-LAYOUTS = {
-    "TP2xPP2": {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
-    "DP2xPP2": {"pipeline_model_parallel_size": 2},
-}
-
-
-class Words:
-    """A stream of tokens that repeat with noise: something to learn."""
-
-    def __init__(self, seed: int) -> None:
-        draws = np.random.default_rng(seed)
-        self.all = np.where(draws.random(4000) < 0.2, draws.integers(0, VOCAB, 4000), np.arange(4000) * 7 % 50)
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def tokens(self, start: int, stop: int) -> NDArray[np.int64]:
-        return self.all[start:stop].astype(np.int64)
-
-
-class Quiet:
-    """Nobody watches."""
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
-
-    def progress(self, done: int, total: int, note: str) -> None: ...
-
-    def note(self, line: str) -> None: ...
+type Exporter = Callable[..., Exported]
+TP2_PP2 = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -82,61 +64,35 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of TP2 x PP2 after three steps, biases and norms no longer 0 and 1."""
-    return train(LLAMA, tmp_path_factory.mktemp("trained"), **LAYOUTS["TP2xPP2"])
-
-
-def train(shape: ModelShape, folder: Path, **sizes: Any) -> Path:
-    """Trains on four forked ranks for three steps; returns the folder of the checkpoints."""
-    torch.multiprocessing.start_processes(_rank, args=(shape, folder, sizes), nprocs=4, start_method="fork")
-    (found,) = (folder / "checkpoints").iterdir()
-    return found
-
-
-def _rank(rank: int, shape: ModelShape, folder: Path, sizes: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # Megatron asks tensors for what they do not have.
-    recipe = Recipe(
-        shape=shape,
-        vocab_size=VOCAB,
-        precision="fp32",
-        seed=1,
-        data_digest="words",
-        mixture={"a": 1.0},
-        seq_length=SEQ,
-        global_batch_size=8,
-        lr=0.01,
-        min_lr=0.0,
-        lr_decay_style="cosine",
-        lr_warmup_iters=0,
-        lr_decay_iters=100,
-        lr_wsd_decay_iters=0,
-        weight_decay=0.1,
-        adam_beta1=0.9,
-        adam_beta2=0.95,
-        clip_grad=1.0,
-    )
-    here = launch.Place(rank=rank, world_size=4, local_rank=rank, rendezvous=f"file://{folder}/meet")
-    with launch.joined(here):
-        trainer.train(
-            recipe,
-            layout=Layout(world_size=4, global_batch_size=8, seq_length=SEQ, **sizes),
-            schedule=trainer.Schedule(
-                train_iters=3, eval_interval=10, eval_samples=2, save_interval=10, keep_checkpoints=2
-            ),
-            corpus=trainer.Corpus(train={"a": Words(1)}, valid={"a": Words(2)}),
-            folder=folder / "checkpoints",
-            watcher=Quiet(),
-            facts={},
+def trained(start_training: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoints of each shape after three steps of four ranks."""
+    root = tmp_path_factory.mktemp("trained")
+    settings: dict[str, dict[str, Any]] = {
+        "tied": {"pipeline_model_parallel_size": 2},
+        "half": {**TP2_PP2, "precision": "bf16"},
+    }
+    attempts = {
+        name: start_training(
+            root / name, world_size=4, shape=shape, train_iters=3, lr=0.01, **settings.get(name, TP2_PP2)
         )
+        for name, shape in SHAPES.items()
+    }
+    return {name: attempt.wait().checkpoint.path.parent for name, attempt in attempts.items()}
 
 
 def samples() -> dict[str, NDArray[np.int64]]:
-    return {"a": Words(2).tokens(0, 3 * SEQ).reshape(3, SEQ), "b": Words(3).tokens(0, 20).reshape(1, 20)}
+    draws = np.random.default_rng(0)
+    return {"a": draws.integers(0, VOCAB, (3, SEQ)), "b": draws.integers(0, VOCAB, (1, 20))}
 
 
-def exported(checkpoints: Path, target: Path, tokenizer: Path, *, most: float = 1e-3) -> exporting.Exported:
+@pytest.fixture
+def exported(in_child: Callable[..., Any], tokenizer: Path) -> Exporter:
+    """Returns export() in a process of its own, with these tests' tokens and tokenizer."""
+    return lambda *arguments, **settings: in_child(partial(_export, *arguments, **{"tokenizer": tokenizer, **settings}))
+
+
+def _export(checkpoints: Path, target: Path, *, tokenizer: Path, most: float = 1e-3) -> Exported:
+    torch.set_num_threads(1)
     return export(
         checkpoints,
         target=target,
@@ -149,18 +105,100 @@ def exported(checkpoints: Path, target: Path, tokenizer: Path, *, most: float = 
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
-def test_four_ranks_train_and_transformers_gives_their_logits(name: str, tmp_path: Path, tokenizer: Path) -> None:
-    shape, layout = SHAPES[name], "DP2xPP2" if name == "tied" else "TP2xPP2"
-    done = exported(train(shape, tmp_path, **LAYOUTS[layout]), tmp_path / "model", tokenizer)
-    assert done.architecture == ("LlamaForCausalLM" if name == "tied" else name)
+def test_four_ranks_train_and_transformers_gives_their_logits(
+    name: str, trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    done = exported(trained[name], tmp_path / "model")
     assert done.checkpoint.step == 3
     assert [item.tokens for item in done.agreement.values()] == [96, 20]
     for item in done.agreement.values():
         assert item.max_difference < 1e-5
         assert item.same_argmax == 1
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert type(loaded).__name__ == done.architecture
-    assert loaded.num_parameters() == done.parameters == shape.parameters(VOCAB)
+    assert loaded.dtype == (torch.bfloat16 if name == "half" else torch.float32)
+    assert type(loaded).__name__ == "LlamaForCausalLM"
+    zeros = 4 * 32 if name == "biased" else 0  # The bias that only transformers has.
+    assert loaded.num_parameters() - zeros == done.parameters == SHAPES[name].parameters(VOCAB)
     assert (loaded.config.eos_token_id, loaded.config.pad_token_id) == (1, 2)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == VOCAB
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "meet", "model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_exported_model_appears_only_when_it_is_right(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    must = r"^the exported model's logits must be within 0 of the trained model's, but differ by \S+ on a; nothing"
+    with pytest.raises(ExportError, match=must):
+        exported(trained["plain"], tmp_path / "model", most=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _agreement(checkpoints: Path, folder: Path) -> dict[str, Agreement]:
+    with exporting._alone():
+        return agreement(exporting._newest(checkpoints), folder, samples=samples())
+
+
+def test_a_wrong_weight_shows_in_the_logits(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter, in_child: Callable[..., Any]
+) -> None:
+    exported(trained["plain"], tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    swapped = {"model.layers.2.mlp.gate_proj.weight": weights["model.layers.2.mlp.up_proj.weight"].clone()}
+    save_file({**weights, **swapped}, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    found = in_child(_agreement, trained["plain"], tmp_path / "model")
+    assert found["a"].max_difference > 1e-3
+
+
+def test_an_older_export_is_replaced(trained: dict[str, Path], tmp_path: Path, exported: Exporter) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.txt").touch()
+    exported(trained["plain"], tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_nothing_damaged_is_read(trained: dict[str, Path], tmp_path: Path, exported: Exporter) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(trained["plain"], checkpoints)
+    (shard,) = sorted((checkpoints / "step_00000003").glob("__0_*"))[:1]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(
+        ExportError, match=r"must hold a good checkpoint, but has none; set aside: .*__0_.*run pretrain again$"
+    ):
+        exported(checkpoints, tmp_path / "model")
+    with pytest.raises(ExportError, match=r"must hold a good checkpoint, but has none; run pretrain again$"):
+        exported(tmp_path / "nowhere", tmp_path / "model")
+
+
+def test_weights_are_read_whole_and_cut_to_the_vocabulary(trained: dict[str, Path]) -> None:
+    shape = SHAPES["biased"]
+    weights = read_weights(trained["biased"] / "step_00000003")
+    assert weights["embedding.word_embeddings.weight"].shape == (256, 32)
+    assert weights["decoder.layers.self_attention.linear_qkv.weight"].shape == (4, 64, 32)
+    named = hf_weights(weights, shape=shape, vocab_size=VOCAB)
+    assert named["lm_head.weight"].shape == (VOCAB, 32)
+    fused = weights["decoder.layers.self_attention.linear_qkv.weight"][1]
+    # Two groups of 4 heads of 8 rows: two query heads, a key head, a value head.
+    assert torch.equal(named["model.layers.1.self_attn.k_proj.weight"], torch.cat([fused[16:24], fused[48:56]]))
+    assert named["model.layers.0.self_attn.q_proj.bias"].abs().max() > 0
+
+
+def test_a_tokenizer_that_transformers_would_change_is_refused(
+    trained: dict[str, Path], tmp_path: Path, tokenizer: Path, exported: Exporter
+) -> None:
+    changed = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer, changed)
+    settings = json.loads((changed / "tokenizer_config.json").read_text())
+    (changed / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<new>"}))
+    with pytest.raises(
+        ExportError, match=r"^transformers must load the tokenizer that made the shards, but it loads another"
+    ):
+        exported(trained["plain"], tmp_path / "model", tokenizer=changed)

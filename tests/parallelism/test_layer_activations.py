@@ -1,6 +1,6 @@
 """What a layer of the real model keeps for its backward pass is what cost.py says, to the byte."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,27 +23,26 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from parallelism.model import build  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:::megatron\.")  # deprecations between its own parts
+pytestmark = pytest.mark.filterwarnings("ignore")  # the engines call each other's deprecated parts
 
 LAYOUT = Layout(world_size=1, global_batch_size=2, micro_batch_size=2, seq_length=256)
 
 
-@pytest.fixture
-def alone() -> Iterator[None]:
-    """One rank, TP1 and PP1."""
+@pytest.mark.parametrize("groups", [2, 4])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_layer_keeps_what_is_planned(in_child: Callable[..., Any], groups: int, precision: Precision) -> None:
+    shape = replace(preset("demo"), num_query_groups=groups)
+    found = in_child(_one_layer, shape, precision)
+    assert found == layer_activations(shape, layout=LAYOUT, precision=precision, fused=device.has_gpu())
+
+
+def _one_layer(shape: ModelShape, precision: Precision) -> int:
+    """Returns what three layers keep and two do not, on one rank."""
     with device.stand_in(), launch.joined(launch.place({})):
         parallel_state.initialize_model_parallel()
         model_parallel_cuda_manual_seed(1)
-        yield
-        parallel_state.destroy_model_parallel()
-
-
-@pytest.mark.parametrize("groups", [2, 4])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_layer_keeps_what_is_planned(alone: None, groups: int, precision: Precision) -> None:
-    shape = replace(preset("demo"), num_query_groups=groups)
-    two, three = (_kept(replace(shape, num_layers=count), precision=precision) for count in (2, 3))
-    assert three - two == layer_activations(shape, layout=LAYOUT, precision=precision, fused=device.has_gpu())
+        two, three = (_kept(replace(shape, num_layers=count), precision=precision) for count in (2, 3))
+    return three - two
 
 
 def test_fused_kernels_keep_their_inputs_only() -> None:

@@ -1,0 +1,60 @@
+"""Reading a source in a test, and where real data lies."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus.modality import Note, Record, Reject, modality
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """All that a modality yielded."""
+
+    records: list[Record] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def codes(self) -> list[str]:
+        return [item.code for item in self.rejects]
+
+
+@pytest.fixture
+def read() -> Callable[..., Found]:
+    """Reads a file with a modality and its options, and checks that every record comes back from its text."""
+
+    def read(name: str, path: Path, **options: Any) -> Found:
+        reader, found = modality(name), Found()
+        for item in reader.read(path, reader.Options.model_validate(options)):
+            if isinstance(item, Record):
+                found.records.append(item)
+                assert reader.parse(reader.render(item.content)) == item.content
+            elif isinstance(item, Reject):
+                found.rejects.append(item)
+            else:
+                found.notes.append(item)
+        return found
+
+    return read
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """Finds a file of real data; without it the test is skipped here, and fails where CI=true."""
+
+    def real(path: str) -> Path:
+        found = (ROOT / path).resolve()
+        if not found.exists():
+            told = f"{path} must be there, but is not; run make demo-data, or put the shared data beside the repository"
+            if os.environ.get("CI") == "true":
+                pytest.fail(told)
+            pytest.skip(told)
+        return found
+
+    return real

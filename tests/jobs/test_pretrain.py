@@ -1,0 +1,169 @@
+"""The pretrain stage on real shards: what it reports, how it goes on, and what planning refuses."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from jobs._journal import Journal, read_history
+from jobs._run import ROOT
+from jobs._stage import STOPPED, Context, Progress, Stage
+from jobs.prepare import PrepareConfig
+from jobs.prepare import run as prepare
+from jobs.pretrain import PretrainConfig, run
+from jobs.tokenize import TokenizeConfig
+from jobs.tokenize import run as tokenize
+from slurm.files import read_json, sha256_file
+from slurm.site import Site
+
+LAPTOP = Site.model_validate(yaml.safe_load((ROOT / "slurm/sites/laptop.yaml").read_text()))
+SMALL: dict[str, Any] = {
+    "model": "demo",
+    "precision": "fp32",
+    "seq_length": 32,
+    "global_batch_size": 4,
+    "micro_batch_size": 4,
+    "train_iters": 4,
+    "lr": 0.003,
+    "eval_interval": 2,
+    "eval_samples": 4,
+    "save_interval": 2,
+}
+
+
+def config(**changes: Any) -> PretrainConfig:
+    return PretrainConfig.model_validate({**SMALL, **changes})
+
+
+def stage(root: Path, name: str) -> Stage:
+    journal = Journal(root / name / "journal.jsonl")
+    journal.start(experiment=f"medscale/{name}", name="test@laptop", identity="1", params={}, tags={})
+    return Stage(
+        name=name,
+        run="test",
+        site=LAPTOP,
+        folder=root / name,
+        root=root,
+        parents={},
+        sections={},
+        journal=journal,
+        progress=Progress(path=root / name / "progress.json"),
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose tokenize stage is done: proteins and paired text."""
+    folder = tmp_path_factory.mktemp("run")
+    proteins = "".join(f">p{number}\nMK{'ACDEFGHIKL'[number % 10] * (number % 7 + 1)}T\n" for number in range(60))
+    (folder / "p.fasta").write_text(proteins)
+    pairs = [{"en": f"Patient {number} has a fever.", "ko": f"환자 {number}번은 열이 있다."} for number in range(60)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    sources = [
+        {"name": "p", "modality": "proteins", "path": str(folder / "p.fasta"), "license": "MIT"},
+        {"name": "t", "modality": "text", "path": str(folder / "t.jsonl"), "license": "MIT"},
+    ]
+    prepare(PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2}), stage(folder, "prepare"))
+    tokenize(TokenizeConfig(vocab_size=704, shard_tokens=1 << 16), stage(folder, "tokenize"))
+    return folder
+
+
+def test_it_reports_losses_rates_and_a_checkpoint_and_goes_on(root: Path) -> None:
+    first = run(config(), stage(root, "pretrain"))
+    assert first.details["resumed_from"] == 0
+    streams = first.details["streams"]
+    assert set(streams) == {"proteins", "text.en", "text.ko"}
+    for name, row in streams.items():
+        assert first.metrics[f"valid/loss/{name}"] == row["valid_loss"]
+        assert first.metrics[f"valid/unigram_entropy/{name}"] == row["unigram_entropy"] > 0
+    assert 0 < first.metrics["train/mfu"] < 2
+    found = first.details["checkpoint"]
+    (path,) = first.outputs
+    assert path == f"{found['path']}/manifest.json"
+    assert found["path"].endswith("step_00000004")
+    assert first.outputs[path] == sha256_file(root / "pretrain" / path)
+    manifest = read_json(root / "pretrain" / path)
+    assert manifest["digest"] == found["digest"]
+    assert set(manifest["code"]) == {"medscale", "torch", "megatron-core"}
+    curves = read_history(root / "pretrain" / "journal.jsonl").curves
+    assert list(curves["train/loss"]) == [1, 2, 3, 4]
+    assert list(curves["valid/loss/text.ko"]) == [2, 4]
+    assert curves["valid/loss"][4] == first.metrics["valid/loss"]
+    again = run(config(train_iters=6, lr_decay_iters=4), stage(root, "pretrain"))
+    assert again.details["resumed_from"] == 4
+    assert read_json(root / "pretrain" / "progress.json")["done"] == 6
+
+
+def test_asked_to_stop_it_saves_and_exits_with_its_own_status(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = stage(root, "stopped")
+
+    def ask() -> None:
+        while "train/loss" not in given.journal.path.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(SystemExit, match=str(STOPPED)):
+        run(config(train_iters=100_000, eval_interval=100_000, save_interval=100_000), given)
+    asking.join()
+    assert "the same command goes on from" in capsys.readouterr().out
+    (folder,) = (root / "stopped" / "checkpoints").iterdir()
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_shards_that_changed_are_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must hold a committed manifest.json, but has none; run tokenize again"):
+        run(config(), stage(tmp_path, "pretrain"))
+
+
+def test_an_unknown_size_is_refused() -> None:
+    with pytest.raises(ValidationError, match="model must be a named size, but 'demos' is not one; did you mean demo"):
+        config(model="demos")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"min_lr": 0.1}, "min_lr: must be at most lr 0.003, but is 0.1; lower it"),
+        (
+            {"lr_warmup_iters": 4},
+            "lr_warmup_iters: must be below lr_decay_iters (train_iters unless given) 4, but is 4; lower it",
+        ),
+        (
+            {"lr_decay_style": "WSD"},
+            "lr_wsd_decay_iters: must be given with lr_decay_style WSD, and only then; add it or remove it",
+        ),
+        (
+            {"lr_wsd_decay_iters": 2},
+            "lr_wsd_decay_iters: must be given with lr_decay_style WSD, and only then; add it or remove it",
+        ),
+        (
+            {"lr_decay_style": "WSD", "lr_wsd_decay_iters": 4, "lr_warmup_iters": 1},
+            "lr_wsd_decay_iters: must be at most 3, the steps after warm-up, but is 4; lower it",
+        ),
+        (
+            {"pipeline_model_parallel_size": 3, "resources": {"tasks_per_node": 3}},
+            "pipeline_model_parallel_size 3 must divide num_layers 4; use 1, 2 or 4",
+        ),
+    ],
+    ids=["min_lr", "warm-up", "WSD without", "WSD only", "WSD too long", "layout"],
+)
+def test_planning_refuses_what_cannot_be(changes: dict[str, Any], line: str) -> None:
+    section = config(**changes)
+    context = Context(sections={"pretrain": section}, root=ROOT)
+    assert list(section.problems(context)) == [line]
+
+
+def test_a_good_section_has_no_problems() -> None:
+    section = config(tensor_model_parallel_size=2, resources={"tasks_per_node": 4}, micro_batch_size=1)
+    assert list(section.problems(Context(sections={}, root=ROOT))) == []
+    assert section.layout.data_parallel_size == 2

@@ -1,0 +1,164 @@
+"""The tokenize stage: from records to committed shards, and what a kill leaves behind."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from corpus.encoding import mixture
+from corpus.shards import open_shards
+from jobs._journal import Journal
+from jobs._run import ROOT
+from jobs._stage import Context, Progress, Stage
+from jobs.prepare import PrepareConfig
+from jobs.prepare import run as prepare
+from jobs.tokenize import TokenizeConfig, run
+from slurm.files import sha256_file
+from slurm.site import Site
+
+LAPTOP = Site.model_validate(yaml.safe_load((ROOT / "slurm/sites/laptop.yaml").read_text()))
+CONFIG = TokenizeConfig(vocab_size=704, shard_tokens=1 << 16)
+
+
+def _stage(root: Path, name: str) -> Stage:
+    folder = root / name
+    return Stage(
+        name=name,
+        run="test",
+        site=LAPTOP,
+        folder=folder,
+        root=root,
+        parents={},
+        sections={},
+        journal=Journal(folder / "journal.jsonl"),
+        progress=Progress(path=folder / "progress.json"),
+        seed=5,
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A run whose prepare stage is done: proteins and paired text."""
+    proteins = "".join(f">p{number}\nMK{'ACDEFGHIKL'[number % 10] * (number % 7 + 1)}T\n" for number in range(60))
+    (tmp_path / "p.fasta").write_text(proteins)
+    pairs = [{"en": f"Patient {number} has a fever.", "ko": f"환자 {number}번은 열이 있다."} for number in range(60)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    sources = [
+        {"name": "p", "modality": "proteins", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
+        {"name": "t", "modality": "text", "path": str(tmp_path / "t.jsonl"), "license": "MIT"},
+    ]
+    config = PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2})
+    prepare(config, _stage(tmp_path / "run", "prepare"))
+    return tmp_path / "run"
+
+
+def test_records_become_shards_that_hold_them_all(root: Path) -> None:
+    from tokenizers import Tokenizer
+
+    outcome = run(CONFIG, _stage(root, "tokenize"))
+    folder = root / "tokenize"
+    shards = open_shards(folder)
+    assert outcome.outputs == {name: sha256_file(folder / name) for name in outcome.outputs}
+    assert (outcome.metrics["unknown"], outcome.metrics["round_trip_failures"]) == (0, 0)
+    assert (shards.vocab_size, outcome.metrics["vocab_size"]) == (704, 704)
+    assert set(shards.mixture) == {"proteins", "text.en", "text.ko"}
+    assert sum(shards.mixture.values()) == pytest.approx(1)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    stream = shards.stream("text.ko", "valid")
+    written = tokenizer.decode(stream.tokens(0, len(stream)).tolist(), skip_special_tokens=False)
+    lines = (root / "prepare/records/text.ko.valid.jsonl").read_text().splitlines()
+    expected = "".join(f"<|text|>{json.loads(line)['content']['text']}<|/text|><|eod|>" for line in lines)
+    assert written == expected
+    ends = stream.doc_offsets()[1:] - 1
+    assert {int(stream.tokens(end, end + 1)[0]) for end in ends} == {shards.eod_id}
+    table = outcome.details["streams"]["text.ko"]
+    assert table["valid_tokens"] == len(stream) == outcome.metrics["tokens/valid/text.ko"]
+    assert table["unigram_entropy"] == stream.unigram_entropy() > 0
+    assert not (folder / ".partial").exists()
+
+
+def test_running_twice_gives_the_same_digests(root: Path) -> None:
+    first = run(CONFIG, _stage(root, "tokenize"))
+    second = run(CONFIG, _stage(root, "tokenize"))
+    assert first.outputs == second.outputs
+
+
+def test_a_trained_tokenizer_may_be_loaded(root: Path) -> None:
+    run(CONFIG, _stage(root, "tokenize"))
+    base = str(root / "tokenize" / "tokenizer")
+    copy = root / "base"
+    Path(base).rename(copy)
+    outcome = run(TokenizeConfig(tokenizer=str(copy)), _stage(root, "tokenize"))
+    assert outcome.metrics["vocab_size"] == 768  # 704, rounded up to a multiple of 128
+
+
+def test_a_writer_killed_half_way_leaves_nothing_that_opens(root: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from corpus.encoding import make_tokenizer, write_shards
+
+def kill(done, total, note):
+    if done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+root = Path(sys.argv[1])
+tokenizer = make_tokenizer(root / "prepare", base=None, vocab_size=704)
+write_shards(root / "prepare", root / "tokenize", tokenizer=tokenizer, shard_tokens=65536, weights=None, progress=kill)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(root)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list((root / "tokenize" / ".partial").rglob("zarr.json"))
+    with pytest.raises(ValueError, match=r"must hold a committed manifest.json, but has none; run tokenize again"):
+        open_shards(root / "tokenize")
+    run(CONFIG, _stage(root, "tokenize"))
+    assert len(open_shards(root / "tokenize").stream("proteins", "train"))
+
+
+def test_a_tokenizer_that_loses_text_is_refused(root: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    lossy = Tokenizer(models.WordLevel({"fever": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    lossy.save(str(root / "lossy.json"))
+    with pytest.raises(ValueError, match=r"every record must come back from its tokens, but \d+ did not and \d+"):
+        run(TokenizeConfig(tokenizer=str(root / "lossy.json")), _stage(root, "tokenize"))
+
+
+def test_the_mixture_is_by_the_root_of_the_tokens_or_as_asked() -> None:
+    tokens = {"a": 10_000, "b": 100, "c": 0}
+    assert mixture(tokens, None) == pytest.approx({"a": 10 / 11, "b": 1 / 11})
+    assert mixture(tokens, {"a": 1, "b": 3}) == {"a": 0.25, "b": 0.75}
+    assert mixture(tokens, {"a": 1, "b": 0}) == {"a": 1}
+    with pytest.raises(ValueError, match=r"^tokenize.mixture: must name streams of a, b, but has c, d; change it$"):
+        mixture(tokens, {"c": 1, "d": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "vocab_size: must be given where no tokenizer is loaded, but is not; add it"),
+        ({"vocab_size": 100}, "greater than or equal to 512"),
+        ({"vocab_size": 512, "shard_tokens": 70_000}, "multiple of 65536"),
+        ({"vocab_size": 512, "mixture": {"a": -1}}, "greater than or equal to 0"),
+        ({"vocab_size": 512, "mixture": {"a": 0}}, "mixture: must have a weight above 0, but has none; add one"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TokenizeConfig.model_validate(settings)
+
+
+def test_planning_finds_what_is_not_there(tmp_path: Path) -> None:
+    config = TokenizeConfig(tokenizer="nowhere", mixture={"text.en": 1, "genes": 1})
+    context = Context(sections={}, root=tmp_path)
+    known = "cells, molecules, proteins, text, trials"
+    assert list(config.problems(context)) == [
+        f"tokenizer: must be a tokenizer.json or its folder, but {tmp_path}/nowhere is not there; mend the path",
+        f"mixture.genes: must be a modality of {known}, with .en or so for text, but is not; change it",
+    ]

@@ -1,0 +1,153 @@
+"""Each repair of Megatron is still needed: without it, what it repairs fails."""
+
+import contextlib
+import importlib.util
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from parallelism import device, launch
+
+device.prepare()
+
+from megatron.core.dist_checkpointing.strategies import filesystem_async  # noqa: E402 - prepared above
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer  # noqa: E402
+
+from parallelism import _patches, checkpoint, learner, step, trainer  # noqa: E402
+from parallelism.data import Sample  # noqa: E402
+from parallelism.layout import Layout  # noqa: E402
+from parallelism.learner import Learner, Recipe  # noqa: E402
+from parallelism.presets import ModelShape  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings(
+        r"ignore:::(megatron|torch|parallelism.device)"
+    ),  # between the engines, as in a training
+    pytest.mark.skipif(torch.cuda.is_available(), reason="with apex or TransformerEngine there is no torch AdamW"),
+]
+
+LAYOUT = Layout(world_size=1, global_batch_size=2, seq_length=16)
+
+
+class Zeros:
+    """A stream of one token."""
+
+    def __len__(self) -> int:
+        return 1000
+
+    def tokens(self, start: int, stop: int) -> Any:
+        return torch.zeros(stop - start, dtype=torch.int64).numpy()
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    with device.stand_in(), launch.joined(launch.place({})), trainer._parallel_state(LAYOUT):
+        yield
+
+
+@pytest.fixture
+def fresh(alone: None, recipe: Recipe) -> Learner:
+    return learner.build(recipe, layout=LAYOUT)
+
+
+@pytest.fixture
+def saved(fresh: Learner, tmp_path: Path) -> checkpoint.Checkpoint:
+    """A checkpoint after three steps."""
+    steps(fresh, 3)
+    return learner.save(fresh, folder=tmp_path, step=3, facts={})
+
+
+@pytest.fixture
+def recipe(small_shape: ModelShape, small_recipe: dict[str, Any]) -> Recipe:
+    return Recipe(shape=small_shape, seq_length=16, global_batch_size=2, **small_recipe)
+
+
+def steps(learning: Learner, count: int) -> None:
+    for _ in range(count):
+        learner.clear_gradients(learning)
+        step.run(learning.chunks, [Sample(stream=0, window=0)] * 2, streams=[Zeros()], layout=LAYOUT)
+        learner.update(learning)
+
+
+def inner(learning: Learner) -> torch.optim.Optimizer:
+    found: torch.optim.Optimizer = learning.optimizer.optimizer
+    return found
+
+
+def test_without_repair_1_nothing_can_be_saved_before_the_first_step(fresh: Learner, tmp_path: Path) -> None:
+    learner.save(fresh, folder=tmp_path, step=0, facts={})
+    inner(fresh).state.clear()
+    with pytest.raises(AssertionError, match=r"^$"):  # len(steps) == 1
+        learner.save(fresh, folder=tmp_path, step=1, facts={})
+    _patches.allocate_adam_state(inner(fresh))
+    learner.save(fresh, folder=tmp_path, step=2, facts={})
+
+
+def test_without_repair_2_nothing_can_be_loaded(
+    fresh: Learner, saved: checkpoint.Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "loadable_adam_state", lambda _: contextlib.nullcontext())
+    with pytest.raises(KeyError, match="step"):
+        learner.restore(fresh, found=saved)
+
+
+def test_without_repair_3_parameters_share_a_step(fresh: Learner, saved: checkpoint.Checkpoint) -> None:
+    with _patches.loadable_adam_state(inner(fresh)):
+        learner.restore(fresh, found=saved)
+        shared = {id(state["step"]) for state in inner(fresh).state.values()}
+    assert len(shared) > 1  # restore has its own repair
+    states = [state["step"] for state in inner(fresh).state.values()]
+    assert len({step.data_ptr() for step in states}) == len(states)
+    loaded = fresh.optimizer.state_dict()
+    fresh.optimizer.load_state_dict(loaded)
+    again = [state["step"] for state in inner(fresh).state.values()]
+    assert len({step.data_ptr() for step in again}) == 1, "Megatron no longer shares the step: drop repair 3"
+
+
+def test_the_step_counts_on_after_loading(fresh: Learner, saved: checkpoint.Checkpoint) -> None:
+    learner.restore(fresh, found=saved)
+    steps(fresh, 2)
+    assert {float(state["step"]) for state in inner(fresh).state.values()} == {5.0}
+
+
+def test_the_repair_of_loading_is_undone() -> None:
+    before = getattr(DistributedOptimizer, _patches._SETTER)
+    with _patches.loadable_adam_state(torch.optim.AdamW([torch.zeros(1)])):
+        assert getattr(DistributedOptimizer, _patches._SETTER) is not before
+    assert getattr(DistributedOptimizer, _patches._SETTER) is before
+
+
+def test_other_optimizers_are_left_alone() -> None:
+    other = torch.optim.SGD([torch.zeros(1)])
+    _patches.allocate_adam_state(other)
+    assert not other.state
+
+
+def test_saving_starts_no_process_which_megatron_alone_does(
+    fresh: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner.save(fresh, folder=tmp_path, step=0, facts={})
+    assert getattr(filesystem_async, _patches._RESULTS) is None
+    assert multiprocessing.active_children() == []
+
+    class ManagerAsked(Exception):  # noqa: N818 - it is what should happen
+        """Megatron wanted a manager process."""
+
+    def ask(method: str) -> Any:
+        raise ManagerAsked(method)
+
+    monkeypatch.setattr(filesystem_async.mp, "get_context", ask)
+    with pytest.raises(ManagerAsked, match="spawn"):
+        filesystem_async.get_write_results_queue()
+    learner.save(fresh, folder=tmp_path, step=1, facts={})
+
+
+def test_saving_without_psutil_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    message = "psutil must be installed, but it is not, and saving would hang; install psutil"
+    with pytest.raises(RuntimeError, match=message), _patches.saved_without_manager():
+        pass
