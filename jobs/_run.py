@@ -150,7 +150,8 @@ def _cross_check(sections: Mapping[str, StageConfig], site: Site | None, root: P
     context = Context(sections=sections, root=root)
     for name, section in sections.items():
         if site is not None:
-            yield from (f"{name}.resources.{line}" for line in section.resources.problems(site))
+            lines = section.resources.problems(site, parallel=section.parallel)
+            yield from (f"{name}.resources.{line}" for line in lines)
         yield from (f"{name}.{line}" for line in section.problems(context))
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,9 @@ class StageConfig(BaseModel):
     """One section of a run file. Every setting is typed, bounded and named in full; an unknown one is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parallel: ClassVar[bool] = False
+    """Whether the stage is made of ranks, one process each."""
 
     resources: Resources = Resources()
 

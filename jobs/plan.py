@@ -200,6 +200,6 @@ def _assumptions(job: Job, chosen: Plan) -> list[str]:
         speed = (
             f"Speed: {job.efficiency:.0%} of {device.peak_tflops:g} TFLOP/s while computing; "
             f"{device.node_gb_per_s:g} GB/s inside a node, {device.network_gb_per_s:g} GB/s between nodes; "
-            "no transfer overlaps with computing."
+            "data-parallel transfers hide behind one microbatch, others behind nothing."
         )
     return [f"FLOPs: {FLOP_CONVENTION}.", speed]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -24,6 +24,8 @@ class PretrainConfig(StageConfig):
         eval_samples: held-out windows of each stream in one validation.
         keep_checkpoints: how many of the newest checkpoints stay on disk; one to go on from, one to fall back to.
     """
+
+    parallel: ClassVar[bool] = True
 
     model: str
     precision: Literal["fp32", "bf16"] = "bf16"

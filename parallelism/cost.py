@@ -76,7 +76,7 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Time:
-    """Seconds of one optimizer step on the slowest rank, by what they go into; nothing overlaps."""
+    """Seconds of one optimizer step on the slowest rank, by what they go into; they follow one another."""
 
     compute: float
     tensor_parallel: float
@@ -208,7 +208,10 @@ def step_time(
     efficiency: float,
     precision: Precision = "bf16",
 ) -> Time:
-    """Estimates a step's time from the slowest stage; every wait between ranks is taken as exposed.
+    """Estimates a step's time from the slowest stage.
+
+    Tensor and pipeline traffic is taken as exposed. Data-parallel traffic hides behind the first forward and the
+    last backward pass, as the trainer overlaps them; what is longer than that is exposed.
 
     Args:
         shape: The model.
@@ -226,9 +229,10 @@ def step_time(
     sends = _seconds(traffic, "pipeline", ranks=1, rate=device.network_gb_per_s)
     replicas = layout.data_parallel_size * layout.context_parallel_size
     data = _seconds(traffic, "data", ranks=replicas, rate=device.network_gb_per_s)
+    exposed = max(0.0, data - compute / layout.num_microbatches)
     busy = compute + tensor + sends
     bubble = busy * layout.bubble_fraction / (1 - layout.bubble_fraction)
-    return Time(compute=compute, tensor_parallel=tensor, pipeline_sends=sends, bubble=bubble, data_parallel=data)
+    return Time(compute=compute, tensor_parallel=tensor, pipeline_sends=sends, bubble=bubble, data_parallel=exposed)
 
 
 def _activations(shape: ModelShape, *, layout: Layout, vocab_size: int, element: int, stage: int, layer: int) -> int:

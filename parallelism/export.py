@@ -8,6 +8,7 @@ Shapes: S sequence, V vocabulary, L layers; G key/value groups, R query heads pe
 """
 
 import contextlib
+import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -264,11 +265,18 @@ def _require_agreement(found: Mapping[str, Agreement], *, most: float) -> None:
 def _require_same_tokenizer(folder: Path) -> None:
     """Transformers may rebuild a tokenizer by the kind of model it lies beside; then ids would mean other tokens."""
     found = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-    if found.to_str() != Tokenizer.from_file(str(folder / "tokenizer.json")).to_str():
+    if _tokenizer_parts(found) != _tokenizer_parts(Tokenizer.from_file(str(folder / "tokenizer.json"))):
         raise ExportError(
             "transformers must load the tokenizer that made the shards, but it loads another one beside this model; "
             "report it with the version of transformers"
         )
+
+
+def _tokenizer_parts(tokenizer: Tokenizer) -> tuple[int, dict[str, Any]]:
+    """All that decides ids; of the post-processor, which may be spelled in two ways, the tokens that it adds."""
+    parts: dict[str, Any] = json.loads(tokenizer.to_str())
+    del parts["post_processor"]
+    return tokenizer.num_special_tokens_to_add(is_pair=False), parts
 
 
 def _publish(unfinished: Path, target: Path) -> None:

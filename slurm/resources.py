@@ -8,7 +8,7 @@ from slurm.site import Site
 
 
 class Resources(BaseModel):
-    """The size of one job. `tasks_per_node` processes are started on each of `nodes` nodes, one per GPU."""
+    """The size of one job. `tasks_per_node` processes are started on each of `nodes` nodes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,8 +29,13 @@ class Resources(BaseModel):
         """The GPU-hours that the job may use at most."""
         return self.nodes * self.gpus_per_node * self.timeout_min / 60
 
-    def problems(self, site: Site) -> Iterator[str]:
-        """Yields what `site` cannot give, as 'setting: what must hold, what was found, what to do'."""
+    def problems(self, site: Site, *, parallel: bool) -> Iterator[str]:
+        """Yields what `site` cannot give or the stage cannot use: what must hold, what was found, what to do.
+
+        Args:
+            site: where the job is to run.
+            parallel: whether the stage is made of ranks; one that is not starts workers of its own.
+        """
         limits = (
             ("nodes", self.nodes, site.nodes),
             ("gpus_per_node", self.gpus_per_node, site.gpus_per_node),
@@ -42,8 +47,13 @@ class Resources(BaseModel):
             if asked > given:
                 limit = f"must be at most {given:g} on this site, but is {asked:g}"
                 yield f"{name}: {limit}; ask for less or choose another site"
-        if self.gpus_per_node and self.tasks_per_node != self.gpus_per_node:
+        if parallel and self.gpus_per_node and self.tasks_per_node != self.gpus_per_node:
             yield (
                 f"tasks_per_node: must equal gpus_per_node ({self.gpus_per_node}), one process per GPU, "
                 f"but is {self.tasks_per_node}; set both to the same number"
+            )
+        if not parallel and self.world_size > 1:
+            yield (
+                f"tasks_per_node: must be 1 on 1 node, for this stage starts its own workers, but there would be "
+                f"{self.world_size} processes; leave both out"
             )

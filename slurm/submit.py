@@ -33,10 +33,11 @@ def submit(module: str, attempt: Path, *, name: str, resources: Resources, site:
     attempt.chmod(_PRIVATE)
     executor = submitit.AutoExecutor(folder=attempt / "submitit", cluster=site.executor)
     executor.update_parameters(**_parameters(name, resources=resources, site=site))
-    return executor.submit(enter, module, str(attempt), dict(site.environment), _local_address(site))
+    environment, address = dict(site.environment), _local_address(site)
+    return executor.submit(enter, module, str(attempt), environment=environment, address=address)
 
 
-def enter(module: str, attempt: str, environment: dict[str, str], address: dict[str, str]) -> None:
+def enter(module: str, attempt: str, *, environment: dict[str, str], address: dict[str, str]) -> None:
     """Runs inside each process of the job: names the rank in torch's own variables and runs `module`."""
     job = submitit.JobEnvironment()
     os.environ.update(environment)

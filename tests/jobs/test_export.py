@@ -80,8 +80,8 @@ def test_transformers_speaks_with_the_exported_model(exported: tuple[Path, Outco
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = exported[0] / "export" / "model"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids = tokenizer("Patient 7 has", return_tensors="pt").input_ids
     said = model.generate(ids, max_new_tokens=4, do_sample=False)
     assert len(tokenizer) == model.config.vocab_size == 704

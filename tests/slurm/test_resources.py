@@ -17,7 +17,8 @@ def test_sizes_follow_from_nodes_and_tasks() -> None:
 
 
 def test_a_site_that_can_give_it_refuses_nothing() -> None:
-    assert list(Resources(nodes=2, tasks_per_node=8, gpus_per_node=8).problems(SITE)) == []
+    assert list(Resources(nodes=2, tasks_per_node=8, gpus_per_node=8).problems(SITE, parallel=True)) == []
+    assert list(Resources(gpus_per_node=8).problems(SITE, parallel=False)) == []
 
 
 @pytest.mark.parametrize(
@@ -32,8 +33,16 @@ def test_a_site_that_can_give_it_refuses_nothing() -> None:
     ],
 )
 def test_what_a_site_cannot_give_is_one_line(asked: dict[str, int], line: str) -> None:
-    assert any(problem.startswith(line) for problem in Resources.model_validate(asked).problems(SITE))
+    assert any(problem.startswith(line) for problem in Resources.model_validate(asked).problems(SITE, parallel=True))
 
 
 def test_all_refusals_come_at_once() -> None:
-    assert len(list(Resources(nodes=9, tasks_per_node=99, timeout_min=999).problems(SITE))) == 3
+    assert len(list(Resources(nodes=9, tasks_per_node=99, timeout_min=999).problems(SITE, parallel=True))) == 3
+
+
+def test_a_stage_that_is_not_parallel_is_one_process() -> None:
+    (line,) = Resources(nodes=2).problems(SITE, parallel=False)
+    assert line == (
+        "tasks_per_node: must be 1 on 1 node, for this stage starts its own workers, but there would be 2 processes; "
+        "leave both out"
+    )

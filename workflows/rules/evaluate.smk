@@ -7,10 +7,10 @@ rule evaluate:
         record("evaluate"),
     log:
         log_of("evaluate"),
-    params:
-        asked=asked("evaluate"),
     resources:
         nodes=size("evaluate").nodes,
         runtime=size("evaluate").timeout_min,
+    params:
+        asked=asked("evaluate"),
     shell:
         command

@@ -7,10 +7,10 @@ rule export:
         record("export"),
     log:
         log_of("export"),
-    params:
-        asked=asked("export"),
     resources:
         nodes=size("export").nodes,
         runtime=size("export").timeout_min,
+    params:
+        asked=asked("export"),
     shell:
         command

@@ -6,10 +6,10 @@ rule plan:
         record("plan"),
     log:
         log_of("plan"),
-    params:
-        asked=asked("plan"),
     resources:
         nodes=size("plan").nodes,
         runtime=size("plan").timeout_min,
+    params:
+        asked=asked("plan"),
     shell:
         command

@@ -4,10 +4,10 @@ rule prepare:
         record("prepare"),
     log:
         log_of("prepare"),
-    params:
-        asked=asked("prepare"),
     resources:
         nodes=size("prepare").nodes,
         runtime=size("prepare").timeout_min,
+    params:
+        asked=asked("prepare"),
     shell:
         command

@@ -7,10 +7,10 @@ rule pretrain:
         record("pretrain"),
     log:
         log_of("pretrain"),
-    params:
-        asked=asked("pretrain"),
     resources:
         nodes=size("pretrain").nodes,
         runtime=size("pretrain").timeout_min,
+    params:
+        asked=asked("pretrain"),
     shell:
         command

@@ -11,10 +11,10 @@ rule report:
         record("report"),
     log:
         log_of("report"),
-    params:
-        asked=asked("report"),
     resources:
         nodes=size("report").nodes,
         runtime=size("report").timeout_min,
+    params:
+        asked=asked("report"),
     shell:
         command

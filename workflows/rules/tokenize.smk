@@ -6,10 +6,10 @@ rule tokenize:
         record("tokenize"),
     log:
         log_of("tokenize"),
-    params:
-        asked=asked("tokenize"),
     resources:
         nodes=size("tokenize").nodes,
         runtime=size("tokenize").timeout_min,
+    params:
+        asked=asked("tokenize"),
     shell:
         command
