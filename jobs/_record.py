@@ -14,12 +14,9 @@ from slurm.files import digest, read_json, sha256_file, write_json
 
 
 def request_digest(stage: str, run: Run, *, parents: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns what a result is found by: the stage, the seed, its settings and the results it stands on.
-
-    `resources` and the site are left out: more nodes or another cluster ask for the same result.
-    """
+    """Returns what a result is found by: the stage, what is asked of it and the results it stands on."""
     standing_on = {name: record["digest"] for name, record in parents.items()}
-    return digest({"stage": stage, "seed": run.seed, "config": run.given[stage], "parents": standing_on})
+    return digest({"stage": stage, "asked": run.asked(stage), "parents": standing_on})
 
 
 def build(
@@ -27,18 +24,14 @@ def build(
 ) -> dict[str, Any]:
     """Builds the record of a finished stage; times are seconds since 1970.
 
-    `digest` covers what the stage produced and from what, not when or where, so that a stage done again with the
+    `digest` covers what the stage produced and from what, not how, when or where, so that a stage done again with the
     same result leaves everything after it valid.
     """
-    content = {
-        "stage": request["stage"],
-        "request": request["request"],
-        "inputs": dict(outcome.inputs),
-        "outputs": dict(outcome.outputs),
-    }
+    content = {"stage": request["stage"], "inputs": dict(outcome.inputs), "outputs": dict(outcome.outputs)}
     return {
         **content,
         "digest": digest(content),
+        "request": request["request"],
         "run": request["run"],
         "site": request["site"],
         "seed": request["seed"],

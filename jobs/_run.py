@@ -50,6 +50,18 @@ class Run:
     sections: Mapping[str, StageConfig]
     given: Mapping[str, Mapping[str, Any]]
 
+    def asked(self, stage: str) -> dict[str, Any]:
+        """Returns what a stage's result depends on besides the stages before it; when it changes, the stage runs again.
+
+        `resources` and the site are left out: more time or another cluster ask for the same result. A section that
+        another stage reads comes with its number of processes.
+        """
+        section = self.sections[stage]
+        read = {
+            name: {**self.given[name], "world_size": self.sections[name].resources.world_size} for name in section.reads
+        }
+        return {"seed": self.seed, **self.given[stage], **read}
+
 
 def stages() -> tuple[str, ...]:
     """Returns the stages in the order they run: the includes of the Snakefile."""

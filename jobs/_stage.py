@@ -24,6 +24,8 @@ class StageConfig(BaseModel):
 
     parallel: ClassVar[bool] = False
     """Whether the stage is made of ranks, one process each."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Other sections that the stage's result depends on."""
 
     resources: Resources = Resources()
 

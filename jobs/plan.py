@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class PlanConfig(StageConfig):
         efficiency: assumed share of the peak that a GPU reaches while it computes, waits left out.
         alternatives: how many layouts that fit are listed.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("pretrain",)
 
     gpu: str = CPU
     memory_gib: float | None = Field(default=None, gt=0)

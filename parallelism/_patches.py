@@ -11,6 +11,9 @@ Without TransformerEngine and apex, Megatron's distributed optimizer runs torch'
 
 Saving also starts a manager process for results that only an asynchronous save needs, 2 s in each process that saves
 (dist_checkpointing/strategies/filesystem_async.py), and waits for ever where psutil is missing, which is not declared.
+
+And destroy_model_parallel leaves groups behind: in one of its own variables and in the cache of RotaryEmbedding.forward.
+Their threads run on; a process that is forked later lacks these threads, and hangs when it drops the groups.
 """
 
 import contextlib
@@ -20,12 +23,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch.nn import Parameter
 
 _SETTER = "_set_main_param_and_optimizer_states"
 _RESULTS = "_results_queue"
+_LEFT = "_INTRA_PARTIAL_DATA_PARALLEL_GROUP_WITH_CP"
 
 
 def allocate_adam_state(optimizer: torch.optim.Optimizer) -> None:
@@ -74,3 +80,9 @@ def saved_without_manager() -> Iterator[None]:
         yield
     finally:
         setattr(filesystem_async, _RESULTS, kept)
+
+
+def release_groups() -> None:
+    """Lets go of the groups that destroy_model_parallel forgets."""
+    setattr(parallel_state, _LEFT, None)
+    RotaryEmbedding.forward.cache_clear()

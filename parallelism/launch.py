@@ -1,8 +1,10 @@
 """How a process becomes a rank: its place in the job, the group it joins, and how it is asked to stop."""
 
 import contextlib
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,6 +76,16 @@ def joined(here: Place) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+        _end_threads()
+
+
+def _end_threads() -> None:
+    """Ends the threads of groups that Megatron's objects still hold; a fork that lacks them would wait for them."""
+    if "megatron.core" in sys.modules:
+        from parallelism._patches import release_groups
+
+        release_groups()
+    gc.collect()
 
 
 @dataclass

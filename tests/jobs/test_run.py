@@ -113,7 +113,7 @@ def test_the_table_of_mistakes_in_the_docs_is_what_people_get(tmp_path: Path) ->
     text = (
         "# What planning refuses\n\n"
         "Nothing is queued until the run file and the site file hold together. Every mistake is one line, and all\n"
-        "come at once. Each row is one mistake made in `workflows/runs/demo.yaml` or `slurm/sites/laptop.yaml`; a test\n"
+        "come at once. Each row is one mistake made in `workflows/runs/demo.yaml` or the site `laptop`; a test\n"
         "makes this table, and `UPDATE_DOCS=1 make test` writes it anew.\n\n"
         f"| mistake | as written | what it gets |\n|---|---|---|\n{table}\n"
     )

@@ -1,5 +1,6 @@
 """Real ranks for tests: forked from a process that has imported everything, so that four of them start in a second."""
 
+import gc
 import json
 import os
 import uuid
@@ -98,10 +99,12 @@ def start_ranks(work: Callable[..., Any], count: int, *arguments: Any) -> Any:
     from torch.multiprocessing.spawn import start_processes
 
     def quietly(rank: int) -> None:
+        gc.freeze()  # what the parent left is the parent's to end
         warnings.simplefilter("default")  # pytest's "error" is for our own code, not for every engine in a rank
         torch.set_num_threads(1)
         work(rank, *arguments)
 
+    gc.collect()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; none of these is used by ranks
         return start_processes(quietly, nprocs=count, join=False, start_method="fork")

@@ -14,7 +14,9 @@ from parallelism import device, launch
 
 device.prepare()
 
-from megatron.core.dist_checkpointing.strategies import filesystem_async  # noqa: E402 - prepared above
+from megatron.core import parallel_state  # noqa: E402 - prepared above
+from megatron.core.dist_checkpointing.strategies import filesystem_async  # noqa: E402
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding  # noqa: E402
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer  # noqa: E402
 
 from parallelism import _patches, checkpoint, learner, step, trainer  # noqa: E402
@@ -144,6 +146,21 @@ def test_saving_starts_no_process_which_megatron_alone_does(
     with pytest.raises(ManagerAsked, match="spawn"):
         filesystem_async.get_write_results_queue()
     learner.save(fresh, folder=tmp_path, step=1, facts={})
+
+
+def test_megatron_leaves_groups_behind_and_joining_ends_their_threads(recipe: Recipe) -> None:
+    with device.stand_in(), launch.joined(launch.place({})):
+        with trainer._parallel_state(LAYOUT):
+            steps(learner.build(recipe, layout=LAYOUT), 1)
+        assert getattr(parallel_state, _patches._LEFT) is not None
+        assert RotaryEmbedding.forward.cache_info().currsize
+        assert _gloo_threads()
+    assert not _gloo_threads()
+
+
+def _gloo_threads() -> list[str]:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
 
 
 def test_saving_without_psutil_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

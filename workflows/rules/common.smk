@@ -33,10 +33,5 @@ def log_of(stage):
     return f"{results}/{run.name}/{stage}/log.txt"
 
 
-def asked(stage):
-    """What a stage depends on: when this changes, it runs again, and so does what follows."""
-    return {"seed": run.seed, **run.given[stage]}
-
-
 def size(stage):
     return run.sections[stage].resources

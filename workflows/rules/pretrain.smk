@@ -11,6 +11,6 @@ rule pretrain:
         nodes=size("pretrain").nodes,
         runtime=size("pretrain").timeout_min,
     params:
-        asked=asked("pretrain"),
+        asked=run.asked("pretrain"),
     shell:
         command
