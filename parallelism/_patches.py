@@ -12,7 +12,7 @@ Without TransformerEngine and apex, Megatron's distributed optimizer runs torch'
 Saving also starts a manager process for results that only an asynchronous save needs, 2 s in each process that saves
 (dist_checkpointing/strategies/filesystem_async.py), and waits for ever where psutil is missing, which is not declared.
 
-And destroy_model_parallel leaves groups behind: in one of its own variables and in the cache of RotaryEmbedding.forward.
+And destroy_model_parallel leaves groups behind: in one of its variables and in the cache of RotaryEmbedding.forward.
 Their threads run on; a process that is forked later lacks these threads, and hangs when it drops the groups.
 """
 

@@ -22,7 +22,7 @@ from parallelism._apex import refuse_foreign_apex
 
 _HEAVY = (
     "megatron.core.dist_checkpointing",
-    "megatron.core.models.gpt",
+    "megatron.core.models.gpt.gpt_layer_specs",
     "megatron.core.optimizer",
     "torch._dynamo",  # torch's optimizers import it later, and it refuses functions that `stand_in` has replaced
 )
@@ -73,9 +73,8 @@ def prepare() -> None:
         return
     refuse_foreign_apex()
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")  # communication starts in the order it was asked for
-    # Megatron warns at its import of each package for accelerators that is missing, and its modules reset the filters:
-    # recording keeps the warnings from being shown either way.
-    with warnings.catch_warnings(record=True), contextlib.ExitStack() as stack:
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")  # Megatron names each package for accelerators that is missing
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         if not has_gpu():
             stack.enter_context(_replaced(torch, {"compile": _uncompiled}))

@@ -4,7 +4,7 @@ rule evaluate:
         record("prepare"),
         record("export"),
     output:
-        record("evaluate"),
+        report(record("evaluate"), caption="../report/record.rst", category="Records", labels={"stage": "evaluate"}),
     log:
         log_of("evaluate"),
     resources:

@@ -4,7 +4,7 @@ rule export:
         record("tokenize"),
         record("pretrain"),
     output:
-        record("export"),
+        report(record("export"), caption="../report/record.rst", category="Records", labels={"stage": "export"}),
     log:
         log_of("export"),
     resources:

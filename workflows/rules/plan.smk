@@ -3,7 +3,7 @@ rule plan:
     input:
         record("tokenize"),
     output:
-        record("plan"),
+        report(record("plan"), caption="../report/record.rst", category="Records", labels={"stage": "plan"}),
     log:
         log_of("plan"),
     resources:

@@ -1,7 +1,7 @@
 # Raw sources become clean records.
 rule prepare:
     output:
-        record("prepare"),
+        report(record("prepare"), caption="../report/record.rst", category="Records", labels={"stage": "prepare"}),
     log:
         log_of("prepare"),
     resources:

@@ -4,7 +4,7 @@ rule pretrain:
         record("tokenize"),
         record("plan"),
     output:
-        record("pretrain"),
+        report(record("pretrain"), caption="../report/record.rst", category="Records", labels={"stage": "pretrain"}),
     log:
         log_of("pretrain"),
     resources:

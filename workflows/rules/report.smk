@@ -8,7 +8,7 @@ rule report:
         record("export"),
         record("evaluate"),
     output:
-        record("report"),
+        report(record("report"), caption="../report/record.rst", category="Records", labels={"stage": "report"}),
     log:
         log_of("report"),
     resources:

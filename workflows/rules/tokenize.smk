@@ -3,7 +3,7 @@ rule tokenize:
     input:
         record("prepare"),
     output:
-        record("tokenize"),
+        report(record("tokenize"), caption="../report/record.rst", category="Records", labels={"stage": "tokenize"}),
     log:
         log_of("tokenize"),
     resources:
