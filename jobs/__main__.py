@@ -11,14 +11,14 @@ from jobs._stage import STOPPED
 from slurm.site import Site
 
 _EXAMPLES = """examples:
-  python -m jobs check --run demo --site laptop
-  python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
-  python -m jobs ship          deliver what the tracking server has not got yet
-  python -m jobs dashboard     open MLflow on this machine
+  .venv/bin/python -m jobs check --run demo --site laptop
+  .venv/bin/python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
+  .venv/bin/python -m jobs ship        deliver what the tracking server has not got yet
+  .venv/bin/python -m jobs dashboard   open MLflow on this machine
 
 Snakemake calls these for you: make demo, or
-  snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
-Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped on request, run again to go on.
+  .venv/bin/snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
+Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped on request, 130 Ctrl-C.
 """
 
 
@@ -80,7 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "check", "check a run and a site, and show what would run, where and how long")
     for stage in stages():
         command = _add(commands, stage, f"run the stage {stage}, unless its result is there")
-        command.add_argument("--after", type=Path, nargs="*", default=[], help="record.json of each stage it stands on")
+        first = stage == stages()[0]
+        command.add_argument(
+            "--after",
+            type=Path,
+            nargs="*" if first else "+",
+            default=[],
+            required=not first,
+            help="record.json of each stage it stands on, as the rule names them",
+        )
     ship = _add(commands, "ship", "deliver journals to MLflow")
     ship.add_argument("--strict", action="store_true", help="exit 1 when something could not be delivered")
     dashboard = _add(commands, "dashboard", "serve the MLflow UI on 127.0.0.1")
@@ -99,4 +107,7 @@ def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -11,12 +11,14 @@ from typing import Any
 from jobs._run import ROOT, Run
 from jobs._stage import Outcome
 from slurm.files import digest, read_json, sha256_file, write_json
+from slurm.site import Site
 
 
-def request_digest(stage: str, run: Run, *, parents: Mapping[str, Mapping[str, Any]]) -> str:
+def request_digest(stage: str, run: Run, *, site: Site, parents: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns what a result is found by: the stage, what is asked of it and the results it stands on."""
-    standing_on = {name: record["digest"] for name, record in parents.items()}
-    return digest({"stage": stage, "asked": run.asked(stage), "parents": standing_on})
+    seen = ("digest", "metrics", "details", "tracking_id") if run.sections[stage].shows else ("digest",)
+    standing_on = {name: {key: record[key] for key in seen} for name, record in parents.items()}
+    return digest({"stage": stage, "asked": run.asked(stage, site=site), "parents": standing_on})
 
 
 def build(
@@ -73,6 +75,20 @@ def find(folder: Path, request: str) -> dict[str, Any] | None:
     record: dict[str, Any] = read_json(path)
     intact = all(_matches(folder / name, sha256) for name, sha256 in record["outputs"].items())
     return record if record["request"] == request and intact else None
+
+
+def require_unchanged(parent: Mapping[str, Any], folder: Path) -> None:
+    """Checks that the files of a parent are those that its record tells of.
+
+    Raises:
+        ValueError: one is missing or has changed.
+    """
+    for name, sha256 in parent["outputs"].items():
+        if not _matches(folder / name, sha256):
+            raise ValueError(
+                f"{folder / name}: must be as its record says, but is missing or changed; "
+                f"remove {folder / 'record.json'} and run again"
+            )
 
 
 def keep(folder: Path, record: Mapping[str, Any]) -> None:

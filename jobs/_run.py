@@ -41,7 +41,7 @@ class Run:
 
     Attributes:
         sections: a validated config for every stage.
-        given: the sections as written, without `resources`: what a stage's result depends on.
+        given: the settings of each section, without `resources`.
     """
 
     name: str
@@ -50,17 +50,21 @@ class Run:
     sections: Mapping[str, StageConfig]
     given: Mapping[str, Mapping[str, Any]]
 
-    def asked(self, stage: str) -> dict[str, Any]:
+    def asked(self, stage: str, *, site: Site) -> dict[str, Any]:
         """Returns what a stage's result depends on besides the stages before it; when it changes, the stage runs again.
 
-        `resources` and the site are left out: more time or another cluster ask for the same result. A section that
-        another stage reads comes with its number of processes.
+        `resources` and the site are left out: more time or another cluster ask for the same result; not so where a
+        stage reads them. Files are known by size and time, which is cheap enough for planning.
         """
         section = self.sections[stage]
+        stats = {str(path): path.stat() for path in section.files(ROOT)}
+        files = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+        sizes = {"nodes", "tasks_per_node", "mem_gb"}
         read = {
-            name: {**self.given[name], "world_size": self.sections[name].resources.world_size} for name in section.reads
+            name: [self.given[name], self.sections[name].resources.model_dump(include=sizes), site.mem_gb]
+            for name in section.reads
         }
-        return {"seed": self.seed, **self.given[stage], **read}
+        return {"seed": self.seed, "settings": self.given[stage], "files": files, "read": read}
 
 
 def stages() -> tuple[str, ...]:

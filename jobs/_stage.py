@@ -25,12 +25,18 @@ class StageConfig(BaseModel):
     parallel: ClassVar[bool] = False
     """Whether the stage is made of ranks, one process each."""
     reads: ClassVar[tuple[str, ...]] = ()
-    """Other sections that the stage's result depends on."""
+    """Other sections that the stage's result depends on, and the size of the site."""
+    shows: ClassVar[bool] = False
+    """Whether the stage shows the figures of the stages before it, not only their files."""
 
     resources: Resources = Resources()
 
     def problems(self, context: "Context") -> Iterable[str]:  # noqa: ARG002 - for sections that override it
         """Yields what only shows when sections and files are seen together: 'setting: what must hold ...'."""
+        return ()
+
+    def files(self, root: Path) -> Iterable[Path]:  # noqa: ARG002 - for sections that override it
+        """Yields the files outside the run that the stage reads; when one changes, the stage runs again."""
         return ()
 
 

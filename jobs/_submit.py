@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def ensure(
     parents = {name: read_json(path) for name, path in after.items()}
     request = _request(stage, run, site=site, site_name=site_name, folder=root / stage, parents=parents)
     folder = root / stage
-    with hold(folder / ".submitting", wait=True):
-        _wait_for_orphan(folder)
+    with _turn(folder):
         record = _record.find(folder, request["request"])
         if record is None:
             record = _attempt(folder, request, run=run, site=site)
@@ -56,14 +56,25 @@ def ensure(
     return record
 
 
-def _wait_for_orphan(folder: Path) -> None:
-    """Waits for a job whose submitter died: it goes on by itself, and starting a second one would do its work twice."""
-    with hold(folder / ".working", wait=False) as free:
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Waits until nobody else submits this stage and no job works on it; a job goes on when its submitter dies."""
+    with _held(folder, ".submitting"):
+        with _held(folder, ".working"):
+            pass  # free now, and only the holder of .submitting starts jobs
+        yield
+
+
+@contextmanager
+def _held(folder: Path, name: str) -> Iterator[None]:
+    with hold(folder / name, wait=False) as free:
         if free:
+            yield
             return
-    print(f"{folder.name}: a job of an earlier start is still at it; waiting for it", file=sys.stderr, flush=True)
-    with hold(folder / ".working", wait=True):
-        return
+    log = folder / "log.txt"
+    print(f"{folder.name}: an earlier start is still at it; waiting for it (log: {log})", file=sys.stderr, flush=True)
+    with hold(folder / name, wait=True):
+        yield
 
 
 def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) -> dict[str, Any]:
@@ -71,11 +82,13 @@ def _attempt(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site) 
     write_json(attempt / "request.json", request)
     resources = run.sections[request["stage"]].resources
     job = submit("jobs._task", attempt, name=f"{run.name}.{request['stage']}", resources=resources, site=site)
+    cancelled = False
     with Watch(folder, attempt, title=request["stage"]) as watch:
         while not job.done():
             watch.refresh()
-            if _failed_for(attempt) > _GRACE_S:
-                job.cancel()  # the other ranks wait for one that will never come
+            if not cancelled and _failed_for(attempt) > _GRACE_S:
+                job.cancel()  # the other ranks wait for one that will never come; once, or they would be spared
+                cancelled = True
             time.sleep(_POLL_S)
     record = _record.find(folder, request["request"])
     if record is None and (attempt / "stopped").exists():
@@ -117,7 +130,7 @@ def _request(
         "sections": sections,
         "site_settings": site.model_dump(mode="json"),
         "parents": dict(parents),
-        "request": _record.request_digest(stage, run, parents=parents),
+        "request": _record.request_digest(stage, run, site=site, parents=parents),
         "workflow_id": os.environ.get("MEDSCALE_WORKFLOW_ID", digest(time.time_ns())[:16]),
         "code": _record.code_version(),
     }

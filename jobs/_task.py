@@ -2,10 +2,14 @@
 
 import importlib
 import os
+import signal
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,56 +28,85 @@ from slurm.site import Site
 def main(attempt: Path) -> None:
     """Runs the stage that `attempt`/request.json asks for; rank 0 tracks it and keeps its record."""
     request = read_json(attempt / "request.json")
-    folder = Path(request["folder"])
     rank = int(os.environ.get("RANK", "0"))
-    if rank != 0:
-        _guarded(attempt, _stage(request, attempt, Journal(attempt / f"rank{rank}.jsonl"), rank=rank))
-        return
+    signal.signal(signal.SIGUSR2, partial(_out_of_time, request))  # a stage that can save its state takes it over
+    with _told(attempt, rank):
+        if rank == 0:
+            _alone(attempt, request)
+        else:
+            _run(_stage(request, attempt, Journal(attempt / f"rank{rank}.jsonl"), rank=rank))
+
+
+@contextmanager
+def _told(attempt: Path, rank: int) -> Iterator[None]:
+    """Writes what goes wrong to the log in full, and in one line to a file for the submitter."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
+        traceback.print_exc()
+        write_json(attempt / f"failure.rank{rank}.json", {"type": type(error).__name__, "message": str(error)})
+        sys.exit(1)
+
+
+def _out_of_time(request: Mapping[str, Any], *_: object) -> None:
+    minutes, stage = request["resources"]["timeout_min"], request["stage"]
+    raise TimeoutError(f"must end within {minutes} min, but did not; raise {stage}.resources.timeout_min")
+
+
+def _alone(attempt: Path, request: Mapping[str, Any]) -> None:
+    """Runs rank 0 unless another job works on the same stage."""
+    folder = Path(request["folder"])
     with hold(folder / ".working", wait=False) as held:
         if not held:
-            sys.exit(f"{request['stage']}: must run once at a time, but another job is running it; wait for that one")
-        _lead(attempt, request, folder)
+            raise RuntimeError("must run once at a time, but another job is at it; wait for that one")
+        _tracked(attempt, request, folder)
 
 
-def _lead(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
+def _tracked(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
     """Runs rank 0: what it does is tracked whether it finishes or fails, and its record is kept when it finishes."""
     journal = Journal(folder / JOURNAL)
     tracking_id = journal.start(
         experiment=f"medscale/{request['stage']}",
         name=f"{request['run']}@{request['site']}",
         identity=request["request"],
-        params=request["config"],
+        params={**request["config"], "resources": request["resources"]},
         tags=_tags(request),
     )
-    start_shipper(folder.parents[1], tracking_uri=request["site_settings"]["mlflow_tracking_uri"])
     started, status = time.time(), "FAILED"
     try:
-        stage = _stage(request, attempt, journal, rank=0)
+        _ship(folder.parents[1], request["site_settings"]["mlflow_tracking_uri"])
+        for name, parent in request["parents"].items():
+            _record.require_unchanged(parent, folder.parent / name)
         with SystemMetrics(journal):
-            outcome = _guarded(attempt, stage)
+            outcome = _run(_stage(request, attempt, journal, rank=0))
         record = _record.build(request, outcome, tracking_id=tracking_id, started=started, finished=time.time())
         _record.keep(folder, record)
-        journal.metrics(0, {f"final/{name}": value for name, value in outcome.metrics.items()})
-        journal.tag("record_digest", record["digest"])
-        journal.artifact(_record.history_path(folder, record["request"]))
+        _show(journal, folder, record)
         status = "FINISHED"
     except SystemExit as stop:
         if stop.code == STOPPED:
             status = "KILLED"
             (attempt / "stopped").touch()
         raise
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         journal.end(status)
 
 
-def _guarded(attempt: Path, stage: Stage) -> Outcome:
-    """Runs the stage; what goes wrong is written in full to the log and in one line to a file for the submitter."""
+def _ship(results: Path, tracking_uri: str | None) -> None:
     try:
-        return _run(stage)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
-        traceback.print_exc()
-        write_json(attempt / f"failure.rank{stage.rank}.json", {"type": type(error).__name__, "message": str(error)})
-        sys.exit(1)
+        start_shipper(results, tracking_uri=tracking_uri)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"tracking: the journal is kept, but nothing delivers it: {error}; run `make ship` later", flush=True)
+
+
+def _show(journal: Journal, folder: Path, record: Mapping[str, Any]) -> None:
+    """Adds the record and its headline figures to what is tracked."""
+    journal.metrics(0, {f"final/{name}": value for name, value in record["metrics"].items()})
+    journal.tag("record_digest", record["digest"])
+    journal.artifact(_record.history_path(folder, record["request"]))
 
 
 def _run(stage: Stage) -> Outcome:

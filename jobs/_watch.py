@@ -43,7 +43,7 @@ class Watch:
 
     def refresh(self, *, last: bool = False) -> None:
         """Looks again at the progress file and the logs."""
-        self._gather()
+        self._gather(last=last)
         path = self._attempt / "progress.json"
         if not path.is_file():
             return
@@ -54,11 +54,15 @@ class Watch:
             text = f"{self._title}: {state['done']:g} of {state['total']:g} {state['note']}"
             print(text.rstrip(), file=sys.stderr, flush=True)
 
-    def _gather(self) -> None:
+    def _gather(self, *, last: bool) -> None:
         for path in log_paths(self._attempt):
+            read = self._offsets.get(path, 0)
+            if path.stat().st_size == read:
+                continue
             with path.open("rb") as file:
-                file.seek(self._offsets.get(path, 0))
-                new = file.read()
-                self._offsets[path] = file.tell()
-            self._log.write(new.decode(errors="replace"))
+                file.seek(read)
+                lines = file.read()
+            whole = lines if last else lines[: lines.rfind(b"\n") + 1]
+            self._offsets[path] = read + len(whole)
+            self._log.write(whole.decode(errors="replace"))
         self._log.flush()

@@ -44,6 +44,7 @@ def run(config: ExportConfig, stage: Stage) -> Outcome:
     held_out = {name: stream for name, stream in streams.items() if len(stream)}
     done = export(
         _checkpoints(stage),
+        expected=stage.parents["pretrain"]["details"]["checkpoint"]["digest"],
         target=stage.folder / "model",
         tokenizer=tokenized / "tokenizer",
         eod_id=shards.eod_id,

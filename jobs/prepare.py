@@ -34,6 +34,10 @@ class PrepareConfig(StageConfig):
             raise ValueError(f"must have names of their own, but {twice!r} occurs twice; rename one")
         return sources
 
+    def files(self, root: Path) -> Iterable[Path]:
+        """Yields the sources."""
+        return (source.locate(root) for source in self.sources)
+
     def problems(self, context: Context) -> Iterable[str]:
         """Yields the sources that are not there."""
         for number, source in enumerate(self.sources):

@@ -119,7 +119,7 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
     device.prepare()
     from parallelism import launch, trainer
 
-    shards = open_shards(stage.root / "tokenize", verify=stage.rank == 0)
+    shards = open_shards(stage.root / "tokenize", share=(stage.rank, stage.world_size))
     found = problems(config.shape, layout=config.layout, vocab_size=shards.vocab_size)
     if found:
         raise ValueError("pretrain's layout must be possible, but " + "; ".join(found))

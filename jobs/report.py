@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from itertools import takewhile
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -17,6 +18,8 @@ class ReportConfig(StageConfig):
     Attributes:
         title: the page's headline; the run's name unless given.
     """
+
+    shows: ClassVar[bool] = True
 
     title: str | None = Field(default=None, min_length=1)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -32,6 +33,11 @@ class TokenizeConfig(StageConfig):
         if self.mixture is not None and not sum(self.mixture.values()):
             raise ValueError("mixture: must have a weight above 0, but has none; add one")
         return self
+
+    def files(self, root: Path) -> Iterable[Path]:
+        """Yields the tokenizer that is loaded, if one is."""
+        given = root / (self.tokenizer or "")
+        return () if self.tokenizer is None else [given / "tokenizer.json" if given.is_dir() else given]
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields a tokenizer that is not there and streams that no source can fill."""

@@ -78,8 +78,10 @@ def save(folder: Path, *, step: int, states: dict[str, Any], facts: Mapping[str,
     return Checkpoint(path=committed, step=step, digest=manifest["digest"])
 
 
-def newest(folder: Path) -> Found:
+def newest(folder: Path, *, identity: str | None = None) -> Found:
     """Finds the newest checkpoint of `folder` whose every byte is as it was written; every rank must call it.
+
+    One of another training is as bad as a damaged one where an `identity` is asked for.
 
     Nothing is unpickled before that is known. A damaged one is renamed to bad-..., never deleted, and the one before it
     is tried.
@@ -87,7 +89,7 @@ def newest(folder: Path) -> Found:
     refused: list[str] = []
     for name in _from_rank_0([path.name for path in reversed(_committed(folder))]):
         path = folder / name
-        problems = _verify(path)
+        problems = _verify(path, identity)
         if not problems:
             manifest = read_json(path / MANIFEST)
             return Found(
@@ -167,10 +169,10 @@ def _committed(folder: Path) -> list[Path]:
     return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
-def _verify(path: Path) -> list[str]:
+def _verify(path: Path, identity: str | None) -> list[str]:
     """Returns every difference between a checkpoint and its manifest; ranks share the hashing and get one answer."""
     try:
-        files = _manifest_files(path)
+        files = _manifest_files(path, identity)
     except (OSError, ValueError, KeyError, TypeError) as error:
         own = [f"{MANIFEST}: {error}"]
     else:
@@ -185,11 +187,13 @@ def _verify(path: Path) -> list[str]:
     return [problem for part in gathered for problem in part]
 
 
-def _manifest_files(path: Path) -> dict[str, dict[str, Any]]:
+def _manifest_files(path: Path, identity: str | None) -> dict[str, dict[str, Any]]:
     manifest = dict(read_json(path / MANIFEST))
     facts = {key: value for key, value in manifest.items() if key != "digest"}
     if manifest["digest"] != digest(facts) or manifest["format"] != FORMAT:
         raise ValueError("its digest does not fit its content")
+    if path.name != f"step_{manifest['step']:08d}" or identity not in (None, manifest["identity"]):
+        raise ValueError("it is of another step or another training")
     files: dict[str, dict[str, Any]] = manifest["files"]
     return files
 

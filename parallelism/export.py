@@ -50,6 +50,7 @@ class Trained:
     checkpoint: Checkpoint
     shape: ModelShape
     vocab_size: int
+    seq_length: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Exported:
 def export(
     checkpoints: Path,
     *,
+    expected: str,
     target: Path,
     tokenizer: Path,
     eod_id: int,
@@ -84,6 +86,7 @@ def export(
 
     Args:
         checkpoints: folder with the step_... folders of one training.
+        expected: digest of the checkpoint to export: the one that the training reported.
         target: the folder to write; an older one is replaced.
         tokenizer: folder whose files are copied into it.
         eod_id: the token that ends a document, and generation.
@@ -97,7 +100,7 @@ def export(
     disable_progress_bar()  # The stage has its own.
     unfinished = target.with_name(f"tmp-{target.name}-{uuid.uuid4().hex[:12]}")
     with _alone():
-        trained = _newest(checkpoints)
+        trained = _newest(checkpoints, expected=expected)
         try:
             shutil.copytree(tokenizer, unfinished)
             _write(trained, unfinished, eod_id=eod_id, pad_id=pad_id)
@@ -145,7 +148,7 @@ def hf_weights(weights: Mapping[str, Tensor], *, shape: ModelShape, vocab_size: 
     return named
 
 
-def hf_config(shape: ModelShape, *, vocab_size: int, eod_id: int, pad_id: int) -> LlamaConfig:
+def hf_config(shape: ModelShape, *, vocab_size: int, seq_length: int, eod_id: int, pad_id: int) -> LlamaConfig:
     """Returns the description of the model for transformers, where its bias on q, k and v is one on the output too.
 
     Qwen2 has exactly our biases, but transformers 5 changes the tokenizer of any model that says it is a Qwen2.
@@ -158,7 +161,7 @@ def hf_config(shape: ModelShape, *, vocab_size: int, eod_id: int, pad_id: int) -
         num_attention_heads=shape.num_attention_heads,
         num_key_value_heads=shape.num_query_groups,
         head_dim=shape.kv_channels,
-        max_position_embeddings=shape.max_position_embeddings,
+        max_position_embeddings=seq_length,  # nothing is known of longer texts
         rms_norm_eps=shape.layernorm_epsilon,
         rope_parameters={"rope_type": "default", "rope_theta": float(shape.rotary_base)},
         attention_bias=shape.add_qkv_bias,
@@ -182,19 +185,36 @@ def agreement(trained: Trained, folder: Path, *, samples: Mapping[str, NDArray[n
     return {stream: _compare(expected[stream], exported(rows).logits) for stream, rows in tokens.items()}
 
 
-def _newest(checkpoints: Path) -> Trained:
+def _newest(checkpoints: Path, *, expected: str) -> Trained:
     found = checkpoint.newest(checkpoints)
     if found.checkpoint is None:
         damaged = f"; set aside: {'; '.join(found.refused)}" if found.refused else ""
         raise ExportError(f"{checkpoints} must hold a good checkpoint, but has none{damaged}; run pretrain again")
+    if found.checkpoint.digest != expected:
+        step = found.checkpoint.step
+        raise ExportError(
+            f"the newest good checkpoint must be the one that pretrain reported, but is another, of step {step}; "
+            "remove pretrain's record.json and run again"
+        )
     recipe = read_json(found.checkpoint.path / checkpoint.MANIFEST)["recipe"]
-    return Trained(checkpoint=found.checkpoint, shape=ModelShape(**recipe["shape"]), vocab_size=recipe["vocab_size"])
+    return Trained(
+        checkpoint=found.checkpoint,
+        shape=ModelShape(**recipe["shape"]),
+        vocab_size=recipe["vocab_size"],
+        seq_length=recipe["seq_length"],
+    )
 
 
 def _write(trained: Trained, folder: Path, *, eod_id: int, pad_id: int) -> None:
     """Writes config and safetensors; the meta model checks every name and shape before anything is written."""
     weights = hf_weights(read_weights(trained.checkpoint.path), shape=trained.shape, vocab_size=trained.vocab_size)
-    config = hf_config(trained.shape, vocab_size=trained.vocab_size, eod_id=eod_id, pad_id=pad_id)
+    config = hf_config(
+        trained.shape,
+        vocab_size=trained.vocab_size,
+        seq_length=trained.seq_length,
+        eod_id=eod_id,
+        pad_id=pad_id,
+    )
     dtype = weights["model.embed_tokens.weight"].dtype
     with torch.device("meta"):
         hf = AutoModelForCausalLM.from_config(config, dtype=dtype)

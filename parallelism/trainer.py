@@ -165,6 +165,11 @@ def train(
 def _train(training: Training, request: StopRequest) -> Result:
     found = _resume(training)
     start = found.checkpoint.step if found.checkpoint else 0
+    if start > training.schedule.train_iters:
+        raise TrainingError(
+            f"train_iters must be at least {start}, the step of {training.folder}, but is "
+            f"{training.schedule.train_iters}; raise it, or move that folder away"
+        )
     meter = _meter(training)
     latest, stopped = found.checkpoint, False
     for done in range(start + 1, training.schedule.train_iters + 1):
@@ -195,7 +200,7 @@ def _train(training: Training, request: StopRequest) -> Result:
 def _resume(training: Training) -> Found:
     checkpoint.remove_unfinished(training.folder)
     dist.barrier()
-    found = checkpoint.newest(training.folder)
+    found = checkpoint.newest(training.folder, identity=training.recipe.identity)
     for line in found.refused:
         training.watcher.note(f"checkpoint set aside: {line}")
     if found.checkpoint:

@@ -112,6 +112,7 @@ def test_a_stream_survives_pickle_and_fork(folder: Path) -> None:
 def test_every_flipped_byte_is_found(folder: Path) -> None:
     path = folder / "shards/train/a/tokens/c/1"
     content = path.read_bytes()
+    whole = open_shards(folder).stream("a", "train")
     generator = np.random.default_rng(0)
     for place in generator.integers(len(content), size=10):
         damaged = bytearray(content)
@@ -119,9 +120,16 @@ def test_every_flipped_byte_is_found(folder: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="must be as committed, but tokens/c/1 is missing or changed"):
             open_shards(folder)
-        stream = open_shards(folder, verify=False).stream("a", "train")
+        stream = TokenStream(path=whole.path, length=len(whole))
         with pytest.raises((ValueError, RuntimeError), match=r"(?i)checksum|corrupt|invalid|match|frame|error"):
             stream.tokens(4 * CHUNK, 8 * CHUNK)  # the checksum in each chunk finds it too
+
+
+def test_a_file_that_goes_while_it_is_read_is_not_zeros(folder: Path) -> None:
+    stream = open_shards(folder).stream("a", "train")
+    (folder / "shards/train/a/tokens/c/1").unlink()
+    with pytest.raises(ValueError, match="must hold tokens, but is missing; run tokenize again"):
+        stream.tokens(4 * CHUNK, 8 * CHUNK)
 
 
 @pytest.mark.parametrize(
@@ -148,4 +156,4 @@ def test_anything_but_the_commit_is_refused(folder: Path, damage: str, message: 
     }
     blows[damage]()
     with pytest.raises(ValueError, match=message):
-        open_shards(folder, verify=False)
+        open_shards(folder, share=(1, 1 << 20))

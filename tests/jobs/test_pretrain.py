@@ -102,6 +102,19 @@ def test_it_reports_losses_rates_and_a_checkpoint_and_goes_on(root: Path) -> Non
     assert read_json(root / "pretrain" / "progress.json")["done"] == 6
 
 
+def test_a_checkpoint_of_another_step_is_set_aside_and_a_later_one_is_no_result(root: Path) -> None:
+    done = run(config(), stage(root, "moved"))
+    last = root / "moved" / done.details["checkpoint"]["path"]
+    last.rename(last.with_name("step_00000003"))
+    again = run(config(), stage(root, "moved"))
+    assert again.details["resumed_from"] == 2
+    assert "it is of another step or another training" in again.details["set_aside"][0]
+    from parallelism.trainer import TrainingError
+
+    with pytest.raises(TrainingError, match=r"train_iters must be at least 4, the step of .*, but is 3; raise it"):
+        run(config(train_iters=3, lr_decay_iters=4), stage(root, "moved"))
+
+
 def test_asked_to_stop_it_saves_and_exits_with_its_own_status(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = stage(root, "stopped")
 

@@ -20,7 +20,8 @@ MOLECULES = "smiles,name\nCCO,ethanol\nCC(=O)O,acetic acid\nc1ccccc1,benzene\nCC
 def _run_file(folder: Path, **changes: Any) -> Path:
     """Writes a run whose prepare stage reads six molecules."""
     run = yaml.safe_load((ROOT / "workflows/runs/demo.yaml").read_text())
-    (folder / "few.csv").write_text(MOLECULES)
+    if not (folder / "few.csv").exists():
+        (folder / "few.csv").write_text(MOLECULES)
     source = {"name": "few", "modality": "molecules", "path": str(folder / "few.csv"), "license": "CC0-1.0"}
     run["prepare"] = {"sources": [source], "valid_fraction": 0.3, **changes}
     run["evaluate"] = {"benchmarks": ["molecule_solubility"]}
@@ -55,9 +56,15 @@ def test_a_result_is_found_again_and_a_changed_one_is_made(tmp_path: Path) -> No
     assert _attempts(results) == 2
     assert read_json(record_path)["request"] != first["request"]
 
+    with (tmp_path / "few.csv").open("a") as file:
+        file.write("CCCC,butane\n")
+    assert _prepare(_run_file(tmp_path, valid_fraction=0.5), results).returncode == 0
+    assert _attempts(results) == 3
+    assert read_json(record_path)["metrics"]["records"] == 7, "a changed source must be read again"
+
     (results / "small" / "prepare" / "rejects.jsonl").write_text("damaged")
     assert _prepare(_run_file(tmp_path, valid_fraction=0.5), results).returncode == 0
-    assert _attempts(results) == 3, "a result whose files have changed must be made again"
+    assert _attempts(results) == 4, "a result whose files have changed must be made again"
 
 
 def test_a_failure_is_one_line_that_names_reason_and_log(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from parallelism import device
 device.prepare()
 
 from parallelism import export as exporting  # noqa: E402 - prepared above
+from parallelism.checkpoint import MANIFEST  # noqa: E402
 from parallelism.export import (  # noqa: E402
     Agreement,
     Exported,
@@ -32,6 +33,7 @@ from parallelism.export import (  # noqa: E402
     read_weights,
 )
 from parallelism.presets import ModelShape  # noqa: E402
+from slurm.files import read_json  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the engines call each other's deprecated parts
 
@@ -91,10 +93,19 @@ def exported(in_child: Callable[..., Any], tokenizer: Path) -> Exporter:
     return lambda *arguments, **settings: in_child(partial(_export, *arguments, **{"tokenizer": tokenizer, **settings}))
 
 
-def _export(checkpoints: Path, target: Path, *, tokenizer: Path, most: float = 1e-3) -> Exported:
+def _last(checkpoints: Path) -> str:
+    """The digest that pretrain would have reported; none where there is no checkpoint."""
+    found = sorted(checkpoints.glob("step_*"))
+    return str(read_json(found[-1] / MANIFEST)["digest"]) if found else ""
+
+
+def _export(
+    checkpoints: Path, target: Path, *, tokenizer: Path, most: float = 1e-3, expected: str | None = None
+) -> Exported:
     torch.set_num_threads(1)
     return export(
         checkpoints,
+        expected=_last(checkpoints) if expected is None else expected,
         target=target,
         tokenizer=tokenizer,
         eod_id=1,
@@ -133,9 +144,17 @@ def test_the_exported_model_appears_only_when_it_is_right(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_checkpoint_than_the_reported_one_is_not_exported(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    with pytest.raises(ExportError, match=r"must be the one that pretrain reported, but is another, of step 3; remove"):
+        exported(trained["plain"], tmp_path / "model", expected="0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _agreement(checkpoints: Path, folder: Path) -> dict[str, Agreement]:
     with exporting._alone():
-        return agreement(exporting._newest(checkpoints), folder, samples=samples())
+        return agreement(exporting._newest(checkpoints, expected=_last(checkpoints)), folder, samples=samples())
 
 
 def test_a_wrong_weight_shows_in_the_logits(

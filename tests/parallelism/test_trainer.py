@@ -30,18 +30,18 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "TP2xDP2, sequence parallel": (4, {**TP2, "sequence_parallel": True}),
     "PP2 with 2 chunks a stage": (2, {**PP2, "virtual_pipeline_model_parallel_size": 2}),
     "PP2xDP2, recomputed": (4, {**PP2, "recompute_granularity": "full"}),
+    "PP2xDP2 with 2 chunks a stage": (4, {**PP2, "virtual_pipeline_model_parallel_size": 2}),
 }
 TOLERANCE = 5e-6
 """Nats: fp32 sums in another order, over 8 steps."""
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start_training: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
-    """Losses of one process, no parallelism."""
+def uninterrupted(start_training: Start, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One process, no parallelism."""
     attempt = start_training(tmp_path_factory.mktemp("one"))
     attempt.wait()
-    losses: dict[int, float] = attempt.values()
-    return losses
+    return attempt
 
 
 def furthest(losses: dict[int, float], reference: dict[int, float]) -> float:
@@ -50,14 +50,15 @@ def furthest(losses: dict[int, float], reference: dict[int, float]) -> float:
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
 def test_every_layout_has_the_same_losses(
-    name: str, start_training: Start, uninterrupted: dict[int, float], tmp_path: Path
+    name: str, start_training: Start, uninterrupted: Any, tmp_path: Path
 ) -> None:
     world_size, sizes = LAYOUTS[name]
     attempt = start_training(tmp_path, world_size=world_size, **sizes)
     result = attempt.wait()
     losses = attempt.values()
     assert list(losses) == list(range(1, 9))
-    assert furthest(losses, uninterrupted) < TOLERANCE
+    assert furthest(losses, uninterrupted.values()) < TOLERANCE
+    assert furthest(attempt.values("valid/loss"), uninterrupted.values("valid/loss")) < TOLERANCE
     assert set(result.valid) == {"proteins", "text.ko"}
     assert result.valid_mean == attempt.values("valid/loss")[8]
 
@@ -81,14 +82,14 @@ def test_every_kind_of_model_has_the_same_losses(
 
 
 def test_bf16_is_near_fp32_and_itself_under_another_layout(
-    start_training: Start, uninterrupted: dict[int, float], tmp_path: Path
+    start_training: Start, uninterrupted: Any, tmp_path: Path
 ) -> None:
     one = start_training(tmp_path / "one", precision="bf16")
     one.wait()
     four = start_training(tmp_path / "four", world_size=4, precision="bf16", sequence_parallel=True, **TP2, **PP2)
     four.wait()
     assert furthest(four.values(), one.values()) < 2e-3
-    assert furthest(one.values(), uninterrupted) < 2e-2
+    assert furthest(one.values(), uninterrupted.values()) < 2e-2
 
 
 def test_it_learns(start_training: Start, tmp_path: Path) -> None:
@@ -105,8 +106,11 @@ def test_it_learns(start_training: Start, tmp_path: Path) -> None:
     assert result.rates["train/mfu"] == pytest.approx(result.rates["train/tflops_per_s"] / result.peak_tflops)
 
 
-def test_killed_ranks_continue_bit_for_bit(start_training: Start, tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"world_size": 4, **TP2, **PP2, "save_interval": 2, "train_iters": 9}
+@pytest.mark.parametrize("name", ["TP2xPP2", "DP2"])
+def test_killed_ranks_continue_bit_for_bit(name: str, start_training: Start, tmp_path: Path) -> None:
+    world_size, layout = LAYOUTS[name]
+    schedule = {"train_iters": 9, "save_interval": 2, "eval_interval": 2}
+    sizes: dict[str, Any] = {"world_size": world_size, **layout, **schedule}
     whole = start_training(tmp_path / "whole", **sizes)
     whole.wait()
     killed = start_training(tmp_path / "killed", **sizes)
@@ -121,11 +125,27 @@ def test_killed_ranks_continue_bit_for_bit(start_training: Start, tmp_path: Path
     assert result.resumed_from in (4, 6, 8)
     _require_bits(killed, whole)
     _require_bits(again, whole)
-    assert again.values("valid/loss")[9].hex() == whole.values("valid/loss")[9].hex()
+    assert max(again.values()) == max(again.values("valid/loss")) == 9
+
+
+@pytest.mark.parametrize("name", ["DP2", "PP2xDP2 with 2 chunks a stage"])
+def test_validating_and_saving_change_no_bit(name: str, start_training: Start, tmp_path: Path) -> None:
+    """With overlap, both take the hooks that gather weights out of the model, and must put them back."""
+    world_size, layout = LAYOUTS[name]
+    often, never = (
+        start_training(tmp_path / str(every), world_size=world_size, eval_interval=every, save_interval=every, **layout)
+        for every in (2, 100)
+    )
+    often.wait()
+    never.wait()
+    assert list(often.values()) == list(never.values()) == list(range(1, 9))
+    assert list(often.values("valid/loss")) == list(often.values("train/save_time_s")) == [2, 4, 6, 8]
+    assert list(never.values("valid/loss")) == list(never.values("train/save_time_s")) == [8]
+    _require_bits(never, often)
 
 
 def _require_bits(attempt: Any, whole: Any) -> None:
-    for name in ("train/loss", "train/loss/proteins", "train/grad_norm"):
+    for name in ("train/loss", "train/loss/proteins", "train/grad_norm", "valid/loss"):
         expected = {step: value.hex() for step, value in whole.values(name).items()}
         for step, value in attempt.values(name).items():
             assert value.hex() == expected[step], f"{name} at step {step}"

@@ -20,8 +20,14 @@ results = Path(config.get("results", "results"))
 os.environ.setdefault("MEDSCALE_WORKFLOW_ID", uuid.uuid4().hex[:16])
 print(describe(run, site, site_name=Path(site_name).stem), file=sys.stderr)
 
-where = shlex.join(["--run", str(run.path), "--site", site_name, "--results", str(results)])
-command = f"{sys.executable} -m jobs {{rule}} {where} --after {{input}}"
+
+def quoted(*words):
+    return shlex.join(words).replace("{", "{{").replace("}", "}}")
+
+
+python = quoted(sys.executable, "-m", "jobs")
+where = quoted("--run", str(run.path), "--site", site_name, "--results", str(results))
+command = f"{python} {{rule}} {where} --after {{input:q}}"
 
 
 def record(stage):

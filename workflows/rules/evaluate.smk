@@ -11,6 +11,6 @@ rule evaluate:
         nodes=size("evaluate").nodes,
         runtime=size("evaluate").timeout_min,
     params:
-        asked=run.asked("evaluate"),
+        asked=run.asked("evaluate", site=site),
     shell:
         command

@@ -11,6 +11,6 @@ rule export:
         nodes=size("export").nodes,
         runtime=size("export").timeout_min,
     params:
-        asked=run.asked("export"),
+        asked=run.asked("export", site=site),
     shell:
         command

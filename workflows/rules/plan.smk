@@ -10,6 +10,6 @@ rule plan:
         nodes=size("plan").nodes,
         runtime=size("plan").timeout_min,
     params:
-        asked=run.asked("plan"),
+        asked=run.asked("plan", site=site),
     shell:
         command

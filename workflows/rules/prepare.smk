@@ -8,6 +8,6 @@ rule prepare:
         nodes=size("prepare").nodes,
         runtime=size("prepare").timeout_min,
     params:
-        asked=run.asked("prepare"),
+        asked=run.asked("prepare", site=site),
     shell:
         command

@@ -11,6 +11,6 @@ rule pretrain:
         nodes=size("pretrain").nodes,
         runtime=size("pretrain").timeout_min,
     params:
-        asked=run.asked("pretrain"),
+        asked=run.asked("pretrain", site=site),
     shell:
         command

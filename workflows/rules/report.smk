@@ -15,6 +15,6 @@ rule report:
         nodes=size("report").nodes,
         runtime=size("report").timeout_min,
     params:
-        asked=run.asked("report"),
+        asked=run.asked("report", site=site),
     shell:
         command

@@ -10,6 +10,6 @@ rule tokenize:
         nodes=size("tokenize").nodes,
         runtime=size("tokenize").timeout_min,
     params:
-        asked=run.asked("tokenize"),
+        asked=run.asked("tokenize", site=site),
     shell:
         command

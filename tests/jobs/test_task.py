@@ -1,0 +1,70 @@
+"""Inside a job: what is refused before a stage runs, and how a stage that takes too long ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs._lock import hold
+from jobs._record import require_unchanged
+from jobs._run import ROOT, load
+from jobs._submit import _request
+from slurm.files import read_json, sha256_file, write_json
+
+PARENT = {"prepare": {"digest": "0", "outputs": {}}}
+
+
+def _attempt(folder: Path, stage: str = "tokenize", parents: dict[str, Any] = PARENT) -> Path:
+    """Writes what a submitter would hand to a job."""
+    run, site = load("demo", "laptop")
+    attempt = folder / stage / "attempts" / "0001"
+    request = _request(stage, run, site=site, site_name="laptop", folder=folder / stage, parents=parents)
+    write_json(attempt / "request.json", request)
+    return attempt
+
+
+def _start(attempt: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "jobs._task", str(attempt)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def _failure(attempt: Path) -> str:
+    failure = read_json(attempt / "failure.rank0.json")
+    return f"{failure['type']}: {failure['message']}"
+
+
+def test_a_second_job_of_a_stage_says_so_and_does_nothing(tmp_path: Path) -> None:
+    attempt = _attempt(tmp_path / "run")
+    with hold(tmp_path / "run" / "tokenize" / ".working", wait=False):
+        assert _start(attempt).wait(timeout=60) == 1
+    expected = "RuntimeError: must run once at a time, but another job is at it; wait for that one"
+    assert _failure(attempt) == expected
+    assert not (tmp_path / "run" / "tokenize" / "journal.jsonl").exists()
+
+
+def test_a_parent_whose_files_have_changed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("as written")
+    parent = {"outputs": {"a.jsonl": sha256_file(tmp_path / "a.jsonl")}}
+    require_unchanged(parent, tmp_path)
+    (tmp_path / "a.jsonl").write_text("altered")
+    with pytest.raises(
+        ValueError, match=r"a.jsonl: must be as its record says, but is missing or changed; remove .*json"
+    ):
+        require_unchanged(parent, tmp_path)
+
+
+def test_a_stage_that_runs_out_of_time_names_the_setting(tmp_path: Path) -> None:
+    attempt = _attempt(tmp_path / "run", stage="prepare", parents={})
+    job = _start(attempt)
+    deadline = time.monotonic() + 60
+    while not (attempt / "progress.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGUSR2)  # what a scheduler sends before the end
+    assert job.wait(timeout=60) == 1
+    expected = "TimeoutError: must end within 60 min, but did not; raise prepare.resources.timeout_min"
+    assert _failure(attempt) == expected
