@@ -1,6 +1,7 @@
 """Ray for the length of one evaluation: a private cluster on this machine, or one that already runs."""
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -13,6 +14,8 @@ import ray
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 100_000_000  # questions and scores are small; Ray would take 30 % of the memory
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -39,10 +42,32 @@ def cluster(*, workers: int, address: str = LOCAL) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def gpus_per_worker(workers: int) -> float:
-    """Returns each worker's share of the cluster's GPUs: one at most, a fraction when workers share, 0 without GPUs."""
-    gpus: float = ray.cluster_resources().get("GPU", 0.0)
-    return min(1.0, gpus / workers)
+def gpus_per_worker(workers: int, *, gpus: int) -> float:
+    """Returns each worker's share of a GPU: 1, an equal part of one when workers share, 0 without GPUs.
+
+    A worker never spans two GPUs, so 3 workers on 2 GPUs take half of one each: 2 thirds of one would fit only twice.
+    """
+    return 1 / math.ceil(workers / gpus) if gpus else 0.0
+
+
+def places(workers: int) -> tuple[int, float]:
+    """Returns how many workers, one CPU each, the cluster can hold, and each one's share of a GPU.
+
+    A worker more than there are CPUs would be waited for without end.
+
+    Raises:
+        RuntimeError: the cluster has no CPU.
+    """
+    resources: dict[str, float] = ray.cluster_resources()
+    cpus = int(resources.get("CPU", 0))
+    if cpus < 1:
+        raise RuntimeError(
+            "the Ray cluster must have a CPU for a worker, but has none; start its nodes with --num-cpus"
+        )
+    if cpus < workers:
+        _log.warning("%d workers were asked for, but the cluster has %d CPUs: so many score", workers, cpus)
+    held = min(workers, cpus)
+    return held, gpus_per_worker(held, gpus=int(resources.get("GPU", 0)))
 
 
 def _start(*, workers: int, folder: Path) -> None:

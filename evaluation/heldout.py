@@ -1,9 +1,10 @@
 """What benchmarks read: the records of a run, and questions on what is written behind a record."""
 
+import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from corpus.symbols import END
 from evaluation.items import Item, make_item
 
 TRAIN_RECORDS = 20_000  # enough to know classes and letters; the train split of a large run has billions
+HELD_OUT_RECORDS = 1_000  # enough for the items of a benchmark; a large run holds millions out
 
 Record = Mapping[str, Any]
 
@@ -21,20 +23,36 @@ Record = Mapping[str, Any]
 class Records:
     """The records that prepare wrote below `folder`. Benchmarks ask about held-out ones; baselines know train ones.
 
-    What a benchmark draws, it draws from `seed`.
+    A split is read as a stream, and the records with the smallest ids are kept: ids are digests, so these are a fair
+    sample of all sources, in whatever order they were prepared.
+
+    Attributes:
+        folder: of the stage prepare.
+        seed: of what a benchmark draws.
+        left_out: held-out records that were not asked about because no choice is right, by annotation.
     """
 
     folder: Path
     seed: int
+    left_out: dict[str, int] = field(default_factory=dict, compare=False)
 
-    def held_out(self, stream: str) -> Iterator[Record]:
-        """Yields the records that no model has trained on; none when the run has no such stream."""
-        return read_records(self.folder, stream, split="valid") if stream in streams(self.folder) else iter(())
+    def held_out[T](self, stream: str, read: Callable[[Record], T | None]) -> list[T]:
+        """Returns what `read` gives for at most HELD_OUT_RECORDS records that no model has trained on.
 
-    def train(self, stream: str) -> Iterator[Record]:
-        """Yields the first train records, at most TRAIN_RECORDS; none when the run has no such stream."""
-        found = read_records(self.folder, stream, split="train") if stream in streams(self.folder) else iter(())
-        return islice(found, TRAIN_RECORDS)
+        Records for which it gives None do not count; there are none when the run has no such stream.
+        """
+        return self._smallest(stream, read, split="valid", most=HELD_OUT_RECORDS)
+
+    def train[T](self, stream: str, read: Callable[[Record], T | None]) -> list[T]:
+        """Returns the same for at most TRAIN_RECORDS train records."""
+        return self._smallest(stream, read, split="train", most=TRAIN_RECORDS)
+
+    def _smallest[T](self, stream: str, read: Callable[[Record], T | None], *, split: str, most: int) -> list[T]:
+        if stream not in streams(self.folder):
+            return []
+        found = ((record["id"], read(record)) for record in read_records(self.folder, stream, split=split))
+        kept = ((key, value) for key, value in found if value is not None)
+        return [value for _, value in heapq.nsmallest(most, kept, key=itemgetter(0))]
 
 
 def annotated_items(records: Records, *, stream: str, field: str, name: str) -> list[Item]:
@@ -42,8 +60,8 @@ def annotated_items(records: Records, *, stream: str, field: str, name: str) -> 
 
     Choices are all values that the train split has, so that the majority baseline faces the same choices. Other
     annotations are left out of the prompt: they could give the answer away. A held-out record whose value no train
-    record has is left out, because no choice would be right. A choice ends with the document, so that a value that
-    begins another ("T cell" and "T cell, CD4+") is not more likely for being shorter.
+    record has is left out and counted, because no choice would be right. A choice ends with the document, so that a
+    value that begins another ("T cell" and "T cell, CD4+") is not more likely for being shorter.
 
     Args:
         records: of the run.
@@ -51,13 +69,14 @@ def annotated_items(records: Records, *, stream: str, field: str, name: str) -> 
         field: of a record's content, the mapping that holds the annotations.
         name: of the annotation.
     """
-    counted = Counter(record["content"][field].get(name) for record in records.train(stream))
-    del counted[None]
+    counted = Counter(records.train(stream, lambda record: record["content"][field].get(name)))
     values = sorted(counted)
     if len(values) < 2:
         return []
     common = max(values, key=lambda value: counted[value])
-    known = [record for record in records.held_out(stream) if record["content"][field].get(name) in counted]
+    held_out = records.held_out(stream, lambda record: record if name in record["content"][field] else None)
+    known = [record for record in held_out if record["content"][field][name] in counted]
+    records.left_out[name] = len(held_out) - len(known)
     return [_item(record, field=field, name=name, values=values, common=common) for record in known]
 
 

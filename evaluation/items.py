@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from slurm.files import digest
 
+POOL = 1_000  # wrong choices to draw from; more would not make questions harder, only slower
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -58,20 +60,35 @@ def make_item(*, group: str, stream: str, prompt: str, choices: Sequence[str], a
     )
 
 
-def with_distractors(right: str, others: Iterable[str], *, count: int, seed: int) -> tuple[list[str], int]:
+def distractors(texts: Iterable[str], *, seed: int) -> list[str]:
+    """Returns what the wrong choices of all items are drawn from: different texts, sorted, at most POOL."""
+    different = sorted(set(texts))
+    return different if len(different) <= POOL else sorted(random.Random(seed).sample(different, POOL))
+
+
+def with_distractors(
+    right: str, pool: Sequence[str], *, without: set[str], count: int, seed: int
+) -> tuple[list[str], int]:
     """Returns the right choice among `count` others, and its index; a pure function of the seed and the texts.
+
+    Args:
+        right: the right choice.
+        pool: from `distractors`.
+        without: texts that are no wrong choices, such as the other sentences of the document.
+        count: wrong choices.
+        seed: of the draw.
 
     Raises:
         ValueError: there are too few others.
     """
-    pool = sorted(set(others) - {right})
-    if len(pool) < count:
+    others = [text for text in pool if text != right and text not in without]
+    if len(others) < count:
         raise ValueError(
-            f"a question needs {count} wrong choices, but the held-out documents offer {len(pool)}; raise "
+            f"a question needs {count} wrong choices, but the held-out documents offer {len(others)}; raise "
             f"prepare.valid_fraction or add documents"
         )
     generator = random.Random(f"{seed}/{right}")
-    choices = [right, *generator.sample(pool, count)]
+    choices = [right, *generator.sample(others, count)]
     generator.shuffle(choices)
     return choices, choices.index(right)
 

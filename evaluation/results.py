@@ -9,10 +9,11 @@ from corpus.symbols import plain
 from evaluation.benchmarks import Benchmark
 from evaluation.items import Item
 from evaluation.score import Scores
-from evaluation.statistics import compare, estimate
+from evaluation.statistics import MIN_GROUPS, compare, estimate, few_groups
 from parallelism.question import Scored
 
 SAMPLES = 3
+_FEW_GROUPS = f"(Fewer than {MIN_GROUPS} independent groups: no verdict, so a tie.)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,26 +73,37 @@ def row(name: str, answered: Answer) -> dict[str, Any]:
     }
 
 
-def summary(benchmark: Benchmark, answered: Sequence[Answer], *, seed: int) -> dict[str, Any]:
-    """Returns what a report shows of a benchmark: JSON values, the same for the same answers and seed."""
+def summary(benchmark: Benchmark, answered: Sequence[Answer], *, seed: int, left_out: int = 0) -> dict[str, Any]:
+    """Returns what a report shows of a benchmark: JSON values, the same for the same answers and seed.
+
+    Args:
+        benchmark: that asked.
+        answered: its items with the model's answers.
+        seed: of the resamples.
+        left_out: held-out records that it did not ask about because no choice is right.
+    """
     items = [each.item for each in answered]
+    groups = [item.group for item in items]
+    few = few_groups(groups)
     compared = compare(
         [float(each.correct) for each in answered],
         [item.baseline for item in items],
-        groups=[item.group for item in items],
+        groups=groups,
         seed=seed,
     )
     return {
-        "question": benchmark.QUESTION,
+        "question": benchmark.QUESTION + (f" {_FEW_GROUPS}" if few else ""),
         "modality": benchmark.MODALITY,
         "metric": "accuracy by log-probability" + (" per byte" if benchmark.NORMALIZED else ""),
         "n": len(items),
-        "groups": len({item.group for item in items}),
+        "groups": len(set(groups)),
         "accuracy": asdict(compared.model),
         "baseline": {"name": benchmark.BASELINE, **asdict(compared.baseline)},
         "difference": asdict(compared.difference),
         "verdict": compared.verdict,
+        "few_groups": few,
         "chance": math.fsum(1 / len(item.choices) for item in items) / len(items),
+        "left_out": left_out,
         "truncated": sum(each.truncated for each in answered),
         "streams": _by_stream(answered, seed=seed),
         "samples": [_sample(each) for each in answered[:SAMPLES]],

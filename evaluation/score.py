@@ -14,9 +14,9 @@ from typing import Any, TextIO
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from evaluation.cluster import gpus_per_worker
+from evaluation.cluster import places
 from evaluation.items import Item
-from parallelism.question import Question, Scored
+from parallelism.question import SCORER_VERSION, Question, Scored
 from slurm.files import digest
 
 CHUNK_ITEMS = 32
@@ -28,7 +28,7 @@ Scores = Mapping[str, Scored]
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Items that are scored together; `id` is a digest of the model and the items, and so names their scores."""
+    """Items that are scored together; `id` is a digest of scorer, model and items, and so names their scores."""
 
     id: str
     items: tuple[Item, ...]
@@ -43,7 +43,9 @@ def make_chunks(items: Sequence[Item], *, model_digest: str) -> list[Chunk]:
     """Cuts items into chunks of like length, so that there is little padding."""
     ordered = sorted(items, key=lambda item: (-_characters(item), item.id))
     parts = [tuple(ordered[start : start + CHUNK_ITEMS]) for start in range(0, len(ordered), CHUNK_ITEMS)]
-    return [Chunk(id=digest([model_digest, *(item.id for item in part)])[:16], items=part) for part in parts]
+    return [
+        Chunk(id=digest([SCORER_VERSION, model_digest, *(item.id for item in part)])[:16], items=part) for part in parts
+    ]
 
 
 def score_chunks(
@@ -61,12 +63,12 @@ def score_chunks(
         chunks: the longest are scored first, so that no worker is alone with a long one at the end.
         model: an exported model's folder; every node must see it at this path.
         journal: read first, then appended to, one line per chunk.
-        workers: actors, one CPU each.
+        workers: actors, one CPU each; fewer when the cluster has fewer CPUs.
         cluster: entered only when something is left to score; Ray runs within it.
         progress: told (items done, items in all) after each chunk.
 
     Raises:
-        RuntimeError: workers died on one chunk more than RETRIES times, or could not load the model.
+        RuntimeError: workers died on one chunk more than RETRIES times, could not load the model, or find no CPU.
         ValueError: a prompt or a choice cannot be scored.
     """
     known = _read(journal)
@@ -99,7 +101,7 @@ class _Worker:
 
 def _run(waiting: list[Chunk], *, model: Path, workers: int) -> Iterator[tuple[Chunk, Scores]]:
     """Yields chunks as they are done, the last ones first; a worker gets its next chunk when it has returned one."""
-    gpus = gpus_per_worker(workers)
+    workers, gpus = places(workers)
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
     idle = [actor.remote(str(model.resolve())) for _ in range(workers)]
     running: dict[Any, tuple[Any, Chunk]] = {}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Verdict = Literal["better", "tie", "worse"]
 RESAMPLES = 10_000
+MIN_GROUPS = 10  # an interval from fewer resampled groups is far too short to stand for 95 %
 CONFIDENCE = 0.95
 RESAMPLES_AT_A_TIME = 100  # bounds the memory: 100 resamples of 100,000 groups are 80 MB
 
@@ -60,7 +61,7 @@ def estimate(values: Sequence[float], *, groups: Sequence[str], seed: int) -> Es
 
 
 def compare(model: Sequence[float], baseline: Sequence[float], *, groups: Sequence[str], seed: int) -> Comparison:
-    """Compares two scores item by item on the same items, shape (n,) each.
+    """Compares two scores item by item on the same items, shape (n,) each; a tie when there are few groups.
 
     Raises:
         ValueError: the lengths differ or are 0.
@@ -76,8 +77,13 @@ def compare(model: Sequence[float], baseline: Sequence[float], *, groups: Sequen
         model=estimate(model, groups=groups, seed=seed),
         baseline=estimate(baseline, groups=groups, seed=seed),
         difference=difference,
-        verdict=verdict(difference),
+        verdict="tie" if few_groups(groups) else verdict(difference),
     )
+
+
+def few_groups(groups: Sequence[str]) -> bool:
+    """Returns whether there are too few independent groups, fewer than MIN_GROUPS, for a verdict."""
+    return len(set(groups)) < MIN_GROUPS
 
 
 def verdict(difference: Estimate) -> Verdict:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SCORER_VERSION = 1
+"""Raise it when scoring changes, so that an evaluation takes no score from a journal of the old way."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:

@@ -12,12 +12,12 @@ Reads text.en.valid and text.ko.valid; scored by log-probability per byte, since
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from corpus.modality import modality
 from corpus.symbols import END, tags
 from evaluation.heldout import Record, Records
-from evaluation.items import Item, make_item, with_distractors
+from evaluation.items import Item, distractors, make_item, with_distractors
 
 QUESTION = "Which of four Korean sentences translates the English one?"
 MODALITY = "text"
@@ -29,8 +29,14 @@ _BREAK = re.compile(r"\n+|(?<=[.!?]) +(?=[^\sa-z])")
 
 def items(records: Records, /) -> list[Item]:
     """Returns an item for every English sentence of a held-out document with a Korean counterpart."""
-    korean = {record["group"]: sentences(record["content"]["text"]) for record in records.held_out("text.ko")}
-    return [item for record in records.held_out("text.en") for item in _document(record, korean, seed=records.seed)]
+    korean = dict(records.held_out("text.ko", _sentences))
+    pool = distractors((each for found in korean.values() for each in found), seed=records.seed)
+    english = records.held_out("text.en", lambda record: _sentences(record) if record["group"] in korean else None)
+    return [
+        item
+        for group, found in english
+        for item in _document(group, found, korean[group], pool=pool, seed=records.seed)
+    ]
 
 
 def sentences(text: str) -> list[str]:
@@ -38,13 +44,15 @@ def sentences(text: str) -> list[str]:
     return [part for part in _BREAK.split(text) if part]
 
 
-def _document(record: Record, korean: Mapping[str, list[str]], *, seed: int) -> Iterator[Item]:
-    english, translated = sentences(record["content"]["text"]), korean.get(record["group"], [])
-    others = [each for group, found in korean.items() if group != record["group"] for each in found]
-    for source, target in zip(english, translated, strict=True) if len(english) == len(translated) else ():
-        choices, answer = with_distractors(target, others, count=3, seed=seed)
+def _sentences(record: Record) -> tuple[str, list[str]]:
+    return record["group"], sentences(record["content"]["text"])
+
+
+def _document(group: str, english: list[str], korean: list[str], *, pool: Sequence[str], seed: int) -> Iterator[Item]:
+    for source, target in zip(english, korean, strict=True) if len(english) == len(korean) else ():
+        choices, answer = with_distractors(target, pool, without=set(korean), count=3, seed=seed)
         yield make_item(
-            group=record["group"],
+            group=group,
             stream="text.ko",
             prompt=modality("text").render({"text": source}) + END + tags("text")[0],
             choices=choices,

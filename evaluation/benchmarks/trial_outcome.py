@@ -24,8 +24,8 @@ NORMALIZED = False
 def items(records: Records, /) -> list[Item]:
     """Returns an item for every held-out participant and yes-or-no outcome."""
     values: dict[str, set[str]] = {}
-    for record in records.train("trials"):
-        for name, value in record["content"]["outcome"].items():
+    for outcome in records.train("trials", lambda record: record["content"]["outcome"] or None):
+        for name, value in outcome.items():
             values.setdefault(name, set()).add(value)
     asked = sorted(name for name, found in values.items() if found == {"yes", "no"})
     return [item for name in asked for item in annotated_items(records, stream="trials", field="outcome", name=name)]

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.benchmarks import benchmark, benchmarks
 from evaluation.benchmarks.bilingual_pair import sentences
-from evaluation.benchmarks.text_continuation import continuations
+from evaluation.benchmarks.text_continuation import PLACES, continuations
 from evaluation.heldout import Records
 
 DOCUMENTS = {
@@ -110,6 +110,25 @@ def test_solubility_is_asked_behind_the_molecule_and_nothing_else_is_told(record
     assert item.choices == (" high<|eod|>", " low<|eod|>")
     assert (item.answer, item.guess, item.baseline) == (1, 1, 1)
     assert item.group == "valid0"
+    assert records.left_out == {"solubility": 1}, "the class that no train record has"
+
+
+def test_the_records_with_the_smallest_ids_that_have_the_annotation_are_kept(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ids 0 to 3, record 3 has no class: two of the others are kept, in whatever order they were written."""
+    path = records.folder / "records" / "molecules.train.jsonl"
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[::-1]))
+    monkeypatch.setattr("evaluation.heldout.TRAIN_RECORDS", 2)
+    monkeypatch.setattr("evaluation.heldout.HELD_OUT_RECORDS", 1)
+    assert records.train("molecules", lambda record: record["content"]["properties"].get("solubility")) == [
+        "low",
+        "high",
+    ]
+    assert records.held_out("molecules", lambda record: record["id"] if record["id"] != "0" else None) == ["1"]
+    assert records.held_out("absent", lambda record: record) == []
+    (item,) = benchmark("molecule_solubility").items(records)
+    assert item.group == "valid0"
 
 
 def test_the_baseline_of_peptides_is_the_majority_of_the_train_split(records: Records) -> None:
@@ -135,6 +154,7 @@ def test_continuations_stand_between_two_sentences_of_a_paragraph() -> None:
     assert continuations("Title. \n\nA fact. Another, e.g. this! The third") == [
         ("Title. \n\nA fact.", " Another, e.g. this!")
     ]
+    assert len(continuations("A fact. " * 100)) == PLACES
     assert continuations("E11 Type 2 diabetes\nE11.0 With hyperosmolarity") == []
 
 

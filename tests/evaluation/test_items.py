@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.items import Item, best, make_item, select, with_distractors
+from evaluation.items import POOL, Item, best, distractors, make_item, select, with_distractors
 
 
 def item(prompt: str, *, choices: tuple[str, ...] = (" yes", " no"), answer: int = 0) -> Item:
@@ -38,17 +38,28 @@ def test_the_baselines_score() -> None:
 
 
 def test_distractors_depend_on_the_seed_and_the_texts_only() -> None:
-    others = [f"sentence {number}" for number in range(20)]
-    choices, answer = with_distractors("right", others, count=3, seed=1)
+    texts = [f"sentence {number}" for number in range(20)]
+    others = distractors(texts, seed=1)
+    choices, answer = with_distractors("right", others, without=set(), count=3, seed=1)
     assert choices[answer] == "right"
     assert len(set(choices)) == 4
-    assert with_distractors("right", [*reversed(others), "right"], count=3, seed=1) == (choices, answer)
-    assert {with_distractors("right", others, count=3, seed=seed)[1] for seed in range(30)} == {0, 1, 2, 3}
+    more = distractors([*reversed(texts), "right", "own"], seed=1)
+    assert with_distractors("right", more, without={"own"}, count=3, seed=1) == (choices, answer)
+    indices = {with_distractors("right", others, without=set(), count=3, seed=seed)[1] for seed in range(30)}
+    assert indices == {0, 1, 2, 3}
+
+
+def test_wrong_choices_are_drawn_from_a_bounded_pool() -> None:
+    texts = [f"{number}" for number in range(3 * POOL)]
+    pool = distractors(texts, seed=1)
+    assert len(set(pool)) == POOL
+    assert pool == distractors(texts[::-1], seed=1) == sorted(pool)
+    assert pool != distractors(texts, seed=2)
 
 
 def test_says_how_to_get_more_distractors() -> None:
     with pytest.raises(ValueError, match=r"offer 1; raise prepare\.valid_fraction or add documents"):
-        with_distractors("right", ["wrong", "right"], count=3, seed=0)
+        with_distractors("right", ["own", "right", "wrong"], without={"own"}, count=3, seed=0)
 
 
 def test_selects_each_item_once_in_an_order_that_new_items_do_not_change() -> None:

@@ -45,15 +45,26 @@ def test_a_summary_says_how_many_how_sure_and_against_what() -> None:
     ]
     scores = {each.id: scored(-60.0 if number == 0 else -1.0, -900.0) for number, each in enumerate(asked)}
     found = benchmark("text_continuation")
-    summary = results.summary(found, results.answers(asked, scores, benchmark=found), seed=3)
+    summary = results.summary(found, results.answers(asked, scores, benchmark=found), seed=3, left_out=2)
     assert (summary["n"], summary["groups"], summary["truncated"], summary["chance"]) == (40, 20, 1, 0.5)
     assert summary["accuracy"]["value"] == pytest.approx(0.75)
     assert summary["baseline"]["value"] == pytest.approx(0.25)
-    assert summary["verdict"] == "better"
+    assert (summary["verdict"], summary["few_groups"], summary["left_out"]) == ("better", False, 2)
+    assert summary["question"] == found.QUESTION
     assert summary["streams"]["text.en"]["value"] == 1.0
     assert summary["streams"]["text.ko"] == pytest.approx({"value": 0.5, "low": 0.25, "high": 0.75, "n": 20}, abs=0.06)
     assert summary["metric"] == "accuracy by log-probability per byte"
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_summary_says_why_few_groups_are_a_tie() -> None:
+    asked = [item(number) for number in range(18)]
+    found = benchmark("text_continuation")
+    answered = results.answers(asked, {each.id: scored(-1.0, -900.0) for each in asked}, benchmark=found)
+    summary = results.summary(found, answered, seed=3)
+    assert (summary["groups"], summary["difference"]["low"]) == (9, 1)
+    assert (summary["verdict"], summary["few_groups"]) == ("tie", True)
+    assert summary["question"].endswith("? (Fewer than 10 independent groups: no verdict, so a tie.)")
 
 
 def test_samples_are_written_for_people() -> None:

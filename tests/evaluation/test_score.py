@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from evaluation import score
-from evaluation.cluster import cluster
+from evaluation.cluster import cluster, gpus_per_worker, places
 from evaluation.items import Item, make_item
 
 ITEMS = 300
@@ -121,6 +121,30 @@ def test_after_a_kill_of_the_evaluation_and_of_workers_each_item_is_scored_once(
     assert len(told) == CHUNKS - kept, "a chunk that was in the journal was scored again"
     assert told[-1] == ITEMS
     assert times_scored(journal) == collections.Counter(item.id for item in items(ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "share"), [(2, 3, 0.5), (3, 4, 0.5), (3, 8, 1 / 3), (8, 8, 1.0), (8, 2, 1.0), (0, 2, 0.0)]
+)
+def test_whole_workers_fit_on_a_gpu(gpus: int, workers: int, share: float) -> None:
+    assert gpus_per_worker(workers, gpus=gpus) == share
+    assert not share or gpus * int(1 / share) >= workers
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_no_more_workers_than_the_cluster_has_cpus(caplog: pytest.LogCaptureFixture) -> None:
+    assert places(2) == (2, 0.0)
+    assert not caplog.messages
+    assert places(5) == (2, 0.0)
+    assert caplog.messages == ["5 workers were asked for, but the cluster has 2 CPUs: so many score"]
+
+
+def test_a_new_way_of_scoring_takes_nothing_from_an_old_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    (old,) = score.make_chunks(items(1), model_digest="m")
+    monkeypatch.setattr("evaluation.score.SCORER_VERSION", -1)
+    (new,) = score.make_chunks(items(1), model_digest="m")
+    assert new.items == old.items
+    assert new.id != old.id
 
 
 def test_a_finished_journal_needs_no_ray_and_no_model(tmp_path: Path) -> None:

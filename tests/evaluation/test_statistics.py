@@ -72,6 +72,15 @@ def test_verdicts(right: int, verdict: str) -> None:
     assert statistics.compare(model, [0.5] * 100, groups=own_groups(100), seed=0).verdict == verdict
 
 
+@pytest.mark.parametrize(("groups", "verdict"), [(9, "tie"), (10, "better")])
+def test_few_groups_allow_no_verdict(groups: int, verdict: str) -> None:
+    names = [str(index % groups) for index in range(90)]
+    assert statistics.few_groups(names) == (groups == 9)
+    found = statistics.compare([1.0] * 90, [0.0] * 90, groups=names, seed=0)
+    assert found.difference.low == 1
+    assert found.verdict == verdict
+
+
 def test_refuses_no_items_and_unpaired_lists() -> None:
     with pytest.raises(ValueError, match="at least 1 value, but got 0 values and 0 groups"):
         statistics.estimate([], groups=[], seed=0)

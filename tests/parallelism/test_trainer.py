@@ -49,9 +49,7 @@ def furthest(losses: dict[int, float], reference: dict[int, float]) -> float:
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
-def test_every_layout_has_the_same_losses(
-    name: str, start_training: Start, uninterrupted: Any, tmp_path: Path
-) -> None:
+def test_every_layout_has_the_same_losses(name: str, start_training: Start, uninterrupted: Any, tmp_path: Path) -> None:
     world_size, sizes = LAYOUTS[name]
     attempt = start_training(tmp_path, world_size=world_size, **sizes)
     result = attempt.wait()
@@ -174,12 +172,14 @@ def test_a_changed_layout_continues(precision: str, names: list[str], start_trai
         assert all(attempt.values()[step] == pytest.approx(whole.values()[step], rel=allowed) for step in range(5, 9))
 
 
-def test_data_parallel_weights_are_current_when_saved(start_training: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["DP2", "PP2xDP2 with 2 chunks a stage"])
+def test_data_parallel_weights_are_current_when_saved(name: str, start_training: Start, tmp_path: Path) -> None:
     """With overlap, each rank's weights are stale until the next forward pass; a save between must not keep them."""
     whole = start_training(tmp_path / "whole", precision="bf16", train_iters=6)
     whole.wait()
-    start_training(tmp_path / "two", world_size=2, precision="bf16", train_iters=4).wait()
-    one = start_training(tmp_path / "two", precision="bf16", train_iters=6)
+    world_size, layout = LAYOUTS[name]
+    start_training(tmp_path / "many", world_size=world_size, precision="bf16", train_iters=4, **layout).wait()
+    one = start_training(tmp_path / "many", precision="bf16", train_iters=6)
     assert one.wait().resumed_from == 4
     assert furthest(one.values(), whole.values()) < 2e-3
 

@@ -130,7 +130,7 @@ def test_a_changed_section_reruns_its_stage_and_what_follows(job: MainJob) -> No
         ("report", "title", "Another title", ["report"]),
         ("evaluate", "max_items", 4, ["evaluate", "report"]),
         ("pretrain", "lr", 1e-3, ["plan", "pretrain", "export", "evaluate", "report"]),
-        ("pretrain", "resources", {"tasks_per_node": 4, "timeout_min": 59}, []),
+        ("pretrain", "resources", {"tasks_per_node": 4, "mem_gb": 8, "timeout_min": 59}, []),
     ):
         job.config = yaml.safe_load(yaml.safe_dump(before))
         job.config.setdefault(section, {})[key] = value
