@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,15 +50,14 @@ def gpus_per_worker(workers: int, *, gpus: int) -> float:
     return 1 / math.ceil(workers / gpus) if gpus else 0.0
 
 
-def places(workers: int) -> tuple[int, float]:
-    """Returns how many workers, one CPU each, the cluster can hold, and each one's share of a GPU.
+def places(workers: int, *, resources: Mapping[str, float]) -> tuple[int, float]:
+    """Returns how many workers, one CPU each, a cluster of these resources can hold, and each one's share of a GPU.
 
     A worker more than there are CPUs would be waited for without end.
 
     Raises:
         RuntimeError: the cluster has no CPU.
     """
-    resources: dict[str, float] = ray.cluster_resources()
     cpus = int(resources.get("CPU", 0))
     if cpus < 1:
         raise RuntimeError(

@@ -101,7 +101,7 @@ class _Worker:
 
 def _run(waiting: list[Chunk], *, model: Path, workers: int) -> Iterator[tuple[Chunk, Scores]]:
     """Yields chunks as they are done, the last ones first; a worker gets its next chunk when it has returned one."""
-    workers, gpus = places(workers)
+    workers, gpus = places(workers, resources=ray.cluster_resources())
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
     idle = [actor.remote(str(model.resolve())) for _ in range(workers)]
     running: dict[Any, tuple[Any, Chunk]] = {}

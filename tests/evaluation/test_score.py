@@ -131,12 +131,15 @@ def test_whole_workers_fit_on_a_gpu(gpus: int, workers: int, share: float) -> No
     assert not share or gpus * int(1 / share) >= workers
 
 
-@pytest.mark.usefixtures("running_cluster")
 def test_no_more_workers_than_the_cluster_has_cpus(caplog: pytest.LogCaptureFixture) -> None:
-    assert places(2) == (2, 0.0)
+    assert places(2, resources={"CPU": 2.0}) == (2, 0.0)
     assert not caplog.messages
-    assert places(5) == (2, 0.0)
+    assert places(5, resources={"CPU": 2.0, "GPU": 1.0}) == (2, 0.5)
     assert caplog.messages == ["5 workers were asked for, but the cluster has 2 CPUs: so many score"]
+    with pytest.raises(
+        RuntimeError, match="must have a CPU for a worker, but has none; start its nodes with --num-cpus"
+    ):
+        places(1, resources={"GPU": 1.0})
 
 
 def test_a_new_way_of_scoring_takes_nothing_from_an_old_journal(monkeypatch: pytest.MonkeyPatch) -> None:
