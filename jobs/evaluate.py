@@ -66,7 +66,7 @@ def run(config: EvaluateConfig, stage: Stage) -> Outcome:
 
     model = stage.root / "export" / "model"
     model_digest = digest(sha256_files(model))
-    asked = _ask(config, stage)
+    asked, left_out = _ask(config, stage)
     scores = score_chunks(
         [chunk for items in asked.values() for chunk in make_chunks(items, model_digest=model_digest)],
         model=model,
@@ -76,7 +76,10 @@ def run(config: EvaluateConfig, stage: Stage) -> Outcome:
         progress=lambda done, total: stage.progress(done, total, "items"),
     )
     answered = {name: results.answers(items, scores, benchmark=benchmark(name)) for name, items in asked.items()}
-    summaries = {name: results.summary(benchmark(name), found, seed=stage.seed) for name, found in answered.items()}
+    summaries = {
+        name: results.summary(benchmark(name), found, seed=stage.seed, left_out=left_out[name])
+        for name, found in answered.items()
+    }
     rows = [results.row(name, each) for name, found in answered.items() for each in found]
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_atomic(stage.folder / "items.jsonl", "".join(lines))
@@ -88,20 +91,20 @@ def run(config: EvaluateConfig, stage: Stage) -> Outcome:
     )
 
 
-def _ask(config: EvaluateConfig, stage: Stage) -> dict[str, list[Any]]:
-    """Returns the items of every benchmark."""
+def _ask(config: EvaluateConfig, stage: Stage) -> tuple[dict[str, list[Any]], dict[str, int]]:
+    """Returns the items of every benchmark, and how many held-out records no choice of it is right for."""
     from evaluation.heldout import Records
     from evaluation.items import select
 
-    records = Records(folder=stage.root / "prepare", seed=stage.seed)
-    asked = {name: select(benchmark(name).items(records), most=config.max_items) for name in config.benchmarks}
+    records = {name: Records(folder=stage.root / "prepare", seed=stage.seed) for name in config.benchmarks}
+    asked = {name: select(benchmark(name).items(found), most=config.max_items) for name, found in records.items()}
     empty = [name for name, items in asked.items() if not items]
     if empty:
         raise ValueError(
             f"every benchmark must find something to ask in the held-out records, but {', '.join(empty)} found "
             f"nothing; its file says what it reads: prepare that, raise prepare.valid_fraction, or remove it"
         )
-    return asked
+    return asked, {name: sum(found.left_out.values()) for name, found in records.items()}
 
 
 def _metrics(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
