@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs import _record
 from jobs._journal import NAME as JOURNAL
-from jobs._journal import Journal
+from jobs._journal import Journal, read_history
 from jobs._lock import hold
 from jobs._run import config_type
 from jobs._shipper import start_shipper
@@ -103,8 +103,9 @@ def _ship(results: Path, tracking_uri: str | None) -> None:
 
 
 def _show(journal: Journal, folder: Path, record: Mapping[str, Any]) -> None:
-    """Adds the record and its headline figures to what is tracked."""
-    journal.metrics(0, {f"final/{name}": value for name, value in record["metrics"].items()})
+    """Adds the record to what is tracked, and those headline figures that are not the end of a curve."""
+    curves = read_history(journal.path).curves
+    journal.metrics(0, {name: value for name, value in record["metrics"].items() if name not in curves})
     journal.tag("record_digest", record["digest"])
     journal.artifact(_record.history_path(folder, record["request"]))
 
