@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from jobs._journal import Journal
-from slurm.files import write_atomic
 from slurm.resources import Resources
 from slurm.site import Site
 
@@ -53,7 +52,7 @@ class Progress:
     """Tells people how far a stage is: a small file that the waiting command draws as a bar."""
 
     path: Path
-    interval_s: float = 0.25
+    interval_s: float = 0.5
     _last: list[float] = field(default_factory=lambda: [0.0])
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
@@ -62,7 +61,10 @@ class Progress:
         if now - self._last[0] < self.interval_s and done < total:
             return
         self._last[0] = now
-        write_atomic(self.path, json.dumps({"done": done, "total": total, "note": note}))
+        # Renamed but not fsynced: a training step must not wait for a disk so that a bar moves.
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps({"done": done, "total": total, "note": note}))
+        new.replace(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
