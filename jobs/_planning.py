@@ -1,5 +1,9 @@
 """What a run would do at a site: shown before anything is queued."""
 
+import shlex
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
 from jobs._run import Run
 from slurm.resources import Resources
 from slurm.site import Site
@@ -7,16 +11,30 @@ from slurm.site import Site
 _HEADERS = ("stage", "nodes", "processes", "GPUs", "at most", "GPU-hours")
 
 
-def describe(run: Run, site: Site, *, site_name: str) -> str:
-    """Returns a table for people: each stage with its nodes, processes, GPUs and longest time, and their sums."""
+def describe(run: Run, site: Site, *, site_name: str, now: datetime | None = None) -> str:
+    """Returns a table for people, and below it what the scheduler, the budget and the calendar have to do with it.
+
+    Args:
+        run: what would run.
+        site: where.
+        site_name: the site file's name.
+        now: when the run would start; this moment unless given.
+    """
+    parts = [
+        f"run {run.name} at {site_name} ({site.description}; executor {site.executor})\n{_table(run)}",
+        "\n".join([*_budget(run, site), *_deadline(run, now or datetime.now().astimezone())]),
+        "\n".join(_submissions(run, site)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(run: Run) -> str:
+    """Returns each stage with its nodes, processes, GPUs and longest time, and their sums."""
     sizes = {name: section.resources for name, section in run.sections.items()}
     rows = [_HEADERS, *(_row(name, size) for name, size in sizes.items())]
-    minutes = sum(size.timeout_min for size in sizes.values())
-    hours = sum(size.gpu_hours for size in sizes.values())
-    rows.append(("in all", "", "", "", _time(minutes), f"{hours:,.0f}"))
+    rows.append(("in all", "", "", "", _time(_minutes(run)), f"{_gpu_hours(run):,.0f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADERS))]
-    table = "\n".join("  ".join(_cells(row, widths)).rstrip() for row in rows)
-    return f"run {run.name} at {site_name} ({site.description}; executor {site.executor})\n{table}"
+    return "\n".join("  ".join(_cells(row, widths)).rstrip() for row in rows)
 
 
 def _row(name: str, size: Resources) -> tuple[str, ...]:
@@ -26,6 +44,42 @@ def _row(name: str, size: Resources) -> tuple[str, ...]:
 
 def _cells(row: tuple[str, ...], widths: list[int]) -> list[str]:
     return [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+
+
+def _budget(run: Run, site: Site) -> Iterator[str]:
+    if site.policies.gpu_hours is not None:
+        yield (
+            f"GPU-hours: at most {_gpu_hours(run):,.0f} of the site's {site.policies.gpu_hours:,.0f} for one run, "
+            "where no stage goes on after its time limit"
+        )
+
+
+def _deadline(run: Run, now: datetime) -> Iterator[str]:
+    """Yields when the run ends if every stage takes all of its time, beside the day by which it should."""
+    if run.deadline is None:
+        return
+    end = (now + timedelta(minutes=_minutes(run))).date()
+    verdict = "in time" if end <= run.deadline else "too late; give stages more nodes or the run more days"
+    yield f"deadline {run.deadline}: stages that take all of their time and never queue end on {end}, {verdict}"
+
+
+def _submissions(run: Run, site: Site) -> Iterator[str]:
+    """Yields the options of sbatch that each stage's job gets; its comment is made when it is submitted."""
+    if site.executor != "slurm":
+        return
+    yield "each stage is one job of its own:"
+    for stage, section in run.sections.items():
+        options = section.resources.sbatch_options(site, name=f"{run.name}.{stage}", purpose=section.purpose)
+        flags = (f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items())
+        yield f"sbatch {shlex.join(flags)}"
+
+
+def _minutes(run: Run) -> int:
+    return sum(section.resources.timeout_min for section in run.sections.values())
+
+
+def _gpu_hours(run: Run) -> float:
+    return sum(section.resources.gpu_hours for section in run.sections.values())
 
 
 def _time(minutes: int) -> str:

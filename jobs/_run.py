@@ -2,8 +2,10 @@
 
 import importlib
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,6 +26,7 @@ _TYPES = {
     "float": "a number",
     "int": "a whole number",
     "int_from_float": "a whole number",
+    "string": "text, in quotes where it looks like a number",
 }
 
 
@@ -40,6 +43,7 @@ class Run:
     """One run file, read and checked.
 
     Attributes:
+        deadline: the day by whose end the run should be done; what is planned and shown, never what is computed.
         sections: a validated config for every stage.
         given: the settings of each section, without `resources`.
     """
@@ -47,6 +51,7 @@ class Run:
     name: str
     path: Path
     seed: int
+    deadline: date | None
     sections: Mapping[str, StageConfig]
     given: Mapping[str, Mapping[str, Any]]
 
@@ -91,7 +96,14 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     if problems or run_path is None or run_value is None or checked_site is None:
         raise PlanningError(problems)
     given = {name: section.model_dump(mode="json", exclude={"resources"}) for name, section in sections.items()}
-    checked_run = Run(name=run_path.stem, path=run_path, seed=run_value.get("seed", 0), sections=sections, given=given)
+    checked_run = Run(
+        name=run_path.stem,
+        path=run_path,
+        seed=run_value.get("seed", 0),
+        deadline=run_value.get("deadline"),
+        sections=sections,
+        given=given,
+    )
     return checked_run, checked_site
 
 
@@ -146,11 +158,14 @@ def _check_sections(value: dict[str, Any] | None, problems: list[str]) -> dict[s
     if value is None:
         return {}
     names = stages()
-    known = [*names, "seed"]
+    known = [*names, "seed", "deadline"]
     problems += [f"{key}: no such section{_hint(str(key), known)}" for key in value if key not in known]
     seed = value.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed: must be a whole number >= 0, but is {_shown(seed)}; write for example seed: 1234")
+    deadline = value.get("deadline")
+    if deadline is not None and not (isinstance(deadline, date) and not isinstance(deadline, datetime)):
+        problems.append(f"deadline: must be a day, but is {_shown(deadline)}; write for example deadline: 2026-12-31")
     checked = {name: _check(config_type(name), value.get(name) or {}, name, problems) for name in names}
     return {name: section for name, section in checked.items() if section is not None}
 
@@ -166,9 +181,35 @@ def _cross_check(sections: Mapping[str, StageConfig], site: Site | None, root: P
     context = Context(sections=sections, root=root)
     for name, section in sections.items():
         if site is not None:
-            lines = section.resources.problems(site, parallel=section.parallel)
+            lines = section.resources.problems(site, spread=section.spread, purpose=section.purpose)
             yield from (f"{name}.resources.{line}" for line in lines)
         yield from (f"{name}.{line}" for line in section.problems(context))
+    if site is not None:
+        yield from _over_budget(sections, site)
+        yield from _not_shared(site)
+
+
+def _over_budget(sections: Mapping[str, StageConfig], site: Site) -> Iterator[str]:
+    """Yields a run that could need more GPU-hours than the site gives to one run."""
+    hours = {name: section.resources.gpu_hours for name, section in sections.items()}
+    total, budget = sum(hours.values()), site.policies.gpu_hours
+    if budget is None or total <= budget:
+        return
+    parts = ", ".join(f"{name} {_hours(need)}" for name, need in hours.items() if need)
+    yield (
+        f"resources: must need at most the site's {_hours(budget)} GPU-hours (policies.gpu_hours), but could need "
+        f"{_hours(total)} ({parts}); lower timeout_min, nodes or gpus_per_node, or have the budget raised"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}".removesuffix(".0")
+
+
+def _not_shared(site: Site) -> Iterator[str]:
+    """Yields a shared folder that is not there. Where there is no sbatch it need not be: plans are made anywhere."""
+    if site.executor == "slurm" and site.shared and shutil.which("sbatch") and not Path(site.shared).is_dir():
+        yield f"site.shared: must be a folder where jobs are submitted, but {site.shared} is not there; mend the path"
 
 
 def _check[Model: BaseModel](model: type[Model], value: Any, where: str, problems: list[str]) -> Model | None:
@@ -190,7 +231,7 @@ def _follows(item: ErrorDetails, other: ErrorDetails) -> bool:
 
 
 def _line(where: str, item: ErrorDetails, model: type[BaseModel]) -> str:
-    place, text = ".".join([where, *(str(part) for part in item["loc"])]), _explain(item, model)
+    place, text = ".".join([where, *(str(part) for part in item["loc"] if part != "[key]")]), _explain(item, model)
     names_a_setting = item["type"] == "value_error" and re.match(r"[\w.]+: ", text)
     return f"{place}.{text}" if names_a_setting else f"{place}: {text}"
 

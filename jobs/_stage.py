@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from jobs._journal import Journal
-from slurm.resources import Resources
-from slurm.site import Site
+from slurm.resources import Resources, Spread
+from slurm.site import Purpose, Site
 
 STOPPED = 85  # exit status of a stage that was asked to stop, saved its state and can go on
 
@@ -21,8 +21,12 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    parallel: ClassVar[bool] = False
-    """Whether the stage is made of ranks, one process each."""
+    spread: ClassVar[Spread] = "one"
+    """How the stage is started: as one process, one on each node, or as ranks."""
+    purpose: ClassVar[Purpose] = "cpu"
+    """Which of a site's partitions the stage is for."""
+    resumable: ClassVar[bool] = False
+    """Whether the stage keeps what it has done when it is asked to stop, and goes on from there."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Other sections that the stage's result depends on, and the size of the site."""
     shows: ClassVar[bool] = False
@@ -69,7 +73,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What run() is given. All that a stage writes lies under `folder`."""
+    """What run() is given. All that a stage writes lies under `folder`.
+
+    `meeting` is a private folder of this execution alone, seen by all its processes; none where there is only one.
+    """
 
     name: str
     run: str
@@ -83,6 +90,7 @@ class Stage:
     seed: int
     rank: int = 0
     world_size: int = 1
+    meeting: Path = Path()
 
 
 @dataclass(frozen=True, kw_only=True)

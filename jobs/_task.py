@@ -2,13 +2,14 @@
 
 import importlib
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,42 +25,80 @@ from jobs._system_metrics import SystemMetrics
 from slurm.files import read_json, write_json
 from slurm.site import Site
 
+_EARLY_S = 60.0  # Slurm may send its warning that much before it was asked to
+_LEAVING_S = 60.0  # how long an earlier execution, on a node that was lost, may take to notice
+
 
 def main(attempt: Path) -> None:
     """Runs the stage that `attempt`/request.json asks for; rank 0 tracks it and keeps its record."""
     request = read_json(attempt / "request.json")
     rank = int(os.environ.get("RANK", "0"))
-    signal.signal(signal.SIGUSR2, partial(_out_of_time, request))  # a stage that can save its state takes it over
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # a stage that saves its state in steps takes them over
+        signal.signal(number, partial(_asked_to_stop, request, time.time()))
     with _told(attempt, rank):
         if rank == 0:
             _alone(attempt, request)
         else:
-            _run(_stage(request, attempt, Journal(attempt / f"rank{rank}.jsonl"), rank=rank))
+            _beside(attempt, request, rank)
 
 
 @contextmanager
 def _told(attempt: Path, rank: int) -> Iterator[None]:
-    """Writes what goes wrong to the log in full, and in one line to a file for the submitter."""
+    """Writes what goes wrong to the log in full, and in one line to a file for whoever decides how to go on."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
         traceback.print_exc()
-        write_json(attempt / f"failure.rank{rank}.json", {"type": type(error).__name__, "message": str(error)})
+        failure = {"type": type(error).__name__, "message": str(error), "host": platform.node()}
+        with suppress(OSError):  # on a full disk the log has it
+            write_json(attempt / f"failure.rank{rank}.json", {**failure, "permanent": _is_permanent(error)})
         sys.exit(1)
 
 
-def _out_of_time(request: Mapping[str, Any], *_: object) -> None:
+def _is_permanent(error: Exception) -> bool:
+    """Tells whether the same work would fail again: wrong input, settings or code, and no trouble of the machine."""
+    lasting = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, AssertionError)
+    return isinstance(error, lasting) or bool(getattr(error, "permanent", False))
+
+
+class OutOfTimeError(TimeoutError):
+    """A stage that cannot save its state met its time limit."""
+
+    permanent = True
+
+
+def _asked_to_stop(request: Mapping[str, Any], started: float, *_: object) -> None:
+    """Stops a stage that does not look for stop requests by itself: preempted, it begins again; out of time, it fails."""
     minutes, stage = request["resources"]["timeout_min"], request["stage"]
-    raise TimeoutError(f"must end within {minutes} min, but did not; raise {stage}.resources.timeout_min")
+    lead = _site(request).signal_lead_s + _EARLY_S
+    near_limit = time.time() - started > minutes * 60 - lead
+    if near_limit and not config_type(stage).resumable:
+        raise OutOfTimeError(f"must end within {minutes} min, but did not; raise {stage}.resources.timeout_min")
+    print(f"{stage}: asked to stop", flush=True)
+    sys.exit(STOPPED)
+
+
+def _beside(attempt: Path, request: Mapping[str, Any], rank: int) -> None:
+    """Runs a rank that is not the first; only the first says that the job was stopped."""
+    try:
+        _run(_stage(request, attempt, Journal(attempt / f"rank{rank}.jsonl"), rank=rank))
+    except SystemExit as stop:
+        if stop.code != STOPPED:
+            raise
 
 
 def _alone(attempt: Path, request: Mapping[str, Any]) -> None:
-    """Runs rank 0 unless another job works on the same stage."""
-    folder = Path(request["folder"])
-    with hold(folder / ".working", wait=False) as held:
-        if not held:
+    """Runs rank 0 unless another job works on the same stage; one that is being ended gets a moment."""
+    patience = _LEAVING_S if _site(request).executor == "slurm" else 0.0
+    folder, deadline = Path(request["folder"]), time.monotonic() + patience
+    while True:
+        with hold(folder / ".working", wait=False) as held:
+            if held:
+                _tracked(attempt, request, folder)
+                return
+        if time.monotonic() > deadline:
             raise RuntimeError("must run once at a time, but another job is at it; wait for that one")
-        _tracked(attempt, request, folder)
+        time.sleep(1)
 
 
 def _tracked(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
@@ -74,7 +113,7 @@ def _tracked(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
     )
     started, status = time.time(), "FAILED"
     try:
-        _ship(folder.parents[1], request["site_settings"]["mlflow_tracking_uri"])
+        _ship(folder.parents[1], _site(request).mlflow_tracking_uri)
         for name, parent in request["parents"].items():
             _record.require_unchanged(parent, folder.parent / name)
         with SystemMetrics(journal):
@@ -119,7 +158,7 @@ def _stage(request: Mapping[str, Any], attempt: Path, journal: Journal, *, rank:
     return Stage(
         name=request["stage"],
         run=request["run"],
-        site=Site.model_validate(request["site_settings"]),
+        site=_site(request),
         folder=Path(request["folder"]),
         root=Path(request["folder"]).parent,
         parents=request["parents"],
@@ -129,7 +168,12 @@ def _stage(request: Mapping[str, Any], attempt: Path, journal: Journal, *, rank:
         seed=request["seed"],
         rank=rank,
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        meeting=attempt / "meeting",
     )
+
+
+def _site(request: Mapping[str, Any]) -> Site:
+    return Site.model_validate(request["site_settings"])
 
 
 def _tags(request: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator
 from jobs._stage import STOPPED, Context, Outcome, Stage, StageConfig
 from parallelism.layout import Layout, problems
 from parallelism.presets import ModelShape, preset
+from slurm.resources import Spread
+from slurm.site import Purpose
 
 _LOG_EVERY = 20
 
@@ -25,7 +27,9 @@ class PretrainConfig(StageConfig):
         keep_checkpoints: how many of the newest checkpoints stay on disk; one to go on from, one to fall back to.
     """
 
-    parallel: ClassVar[bool] = True
+    spread: ClassVar[Spread] = "ranks"
+    purpose: ClassVar[Purpose] = "train"
+    resumable: ClassVar[bool] = True
 
     model: str
     precision: Literal["fp32", "bf16"] = "bf16"

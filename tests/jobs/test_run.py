@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
@@ -16,7 +17,6 @@ from jobs._run import ROOT, PlanningError, load, load_site
 
 DOC = ROOT / "docs" / "planning-errors.md"
 DEMO = (ROOT / "workflows/runs/demo.yaml").read_text()
-LAPTOP = (ROOT / "slurm/sites/laptop.yaml").read_text()
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -24,9 +24,9 @@ Change = Callable[[dict[str, Any], dict[str, Any]], None]
 def _set(path: str, value: Any, *, site: bool = False) -> Change:
     """Returns a change that sets `path`, such as pretrain.lr or prepare.sources.0.path, in the run or the site."""
 
-    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
+    def change(run: dict[str, Any], place: dict[str, Any]) -> None:
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        here: Any = laptop if site else run
+        here: Any = place if site else run
         for part in parents:
             here = here[part] if isinstance(part, int) else here.setdefault(part, {})
         here[last] = value
@@ -35,9 +35,9 @@ def _set(path: str, value: Any, *, site: bool = False) -> Change:
 
 
 def _drop(path: str, *, site: bool = False) -> Change:
-    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
+    def change(run: dict[str, Any], place: dict[str, Any]) -> None:
         *parents, last = path.split(".")
-        here: Any = laptop if site else run
+        here: Any = place if site else run
         for part in parents:
             here = here[int(part) if part.isdigit() else part]
         del here[last]
@@ -45,7 +45,25 @@ def _drop(path: str, *, site: bool = False) -> Change:
     return change
 
 
-CASES: list[tuple[str, str, Change]] = [
+def _site(**settings: Any) -> Change:
+    """Returns a change of settings of the site."""
+    return lambda _, place: place.update(settings)
+
+
+def _resources(stage: str, **asked: int) -> Change:
+    """Returns a change of what a stage of the run asks for."""
+    return lambda run, _: run[stage].setdefault("resources", {}).update(asked)
+
+
+def _all(*changes: Change) -> Change:
+    def change(run: dict[str, Any], place: dict[str, Any]) -> None:
+        for one in changes:
+            one(run, place)
+
+    return change
+
+
+ON_LAPTOP: list[tuple[str, str, Change]] = [
     ("a misspelt section", "`pretrian:`", _set("pretrian", {"lr": 1})),
     ("a misspelt setting", "`train_iter: 100`", _set("pretrain.train_iter", 100)),
     ("a word for a number", "`lr: fast`", _set("pretrain.lr", "fast")),
@@ -79,22 +97,120 @@ CASES: list[tuple[str, str, Change]] = [
     ("a site without an executor", "no `executor`", _drop("executor", site=True)),
     ("an executor that does not exist", "`executor: pbs`", _set("executor", "pbs", site=True)),
     ("a site setting that does not exist", "`partitions: gpu`", _set("partitions", "gpu", site=True)),
+    ("a day that is none", "`deadline: soon`", _set("deadline", "soon")),
+    ("a description of two lines", '`description: "a\\nb"`', _site(description="a\nb")),
+    ("a chain of jobs without a scheduler", "`continuation: chain`", _site(continuation="chain")),
+    ("a partition without a scheduler", "`partition: gpu`", _site(partition="gpu")),
+    ("an interface on one machine", "`network_interface: eth0`", _site(network_interface="eth0")),
+    ("several nodes without a scheduler", "`nodes: 2`", _site(nodes=2)),
+    (
+        "Slurm's images without Slurm",
+        "`runtime: pyxis`",
+        _site(container={"runtime": "pyxis", "image": "medscale.sqsh"}),
+    ),
 ]
+_IMAGE = {"runtime": "apptainer", "image": "/images/medscale.sif"}
+_TRAINING_ON_GPUS = _all(_set("plan.gpu", "h100"), _resources("pretrain", gpus_per_node=4))
+ON_CLUSTER: list[tuple[str, str, Change]] = [
+    ("more nodes than the cluster", "`nodes: 8`", _resources("pretrain", nodes=8)),
+    (
+        "more nodes than the partition",
+        "`purposes: {train: {nodes: 1}}`, `nodes: 2`",
+        _all(_site(purposes={"train": {"nodes": 1}}), _resources("pretrain", nodes=2)),
+    ),
+    ("more CPUs than a node has", "`cpus_per_task: 5`", _resources("pretrain", cpus_per_task=5)),
+    ("more memory than a node has", "`mem_gb: 17`", _resources("pretrain", mem_gb=17)),
+    (
+        "a stage with no time to save",
+        "`signal_lead_s: 60`, `timeout_min: 1`",
+        _all(_site(signal_lead_s=60), _resources("pretrain", timeout_min=1)),
+    ),
+    ("a site with no time to save", "`signal_lead_s: 90000`", _site(signal_lead_s=90000)),
+    (
+        "processes that are not one for each GPU",
+        "`tasks_per_node: 4`, `gpus_per_node: 8`",
+        _all(_TRAINING_ON_GPUS, _resources("pretrain", gpus_per_node=8)),
+    ),
+    ("two processes on a node for Ray", "`tasks_per_node: 2`", _resources("evaluate", tasks_per_node=2)),
+    ("two nodes for a stage of one process", "`nodes: 2`", _resources("tokenize", nodes=2)),
+    ("a budget that is too small", "`gpu_hours: 3`", _all(_TRAINING_ON_GPUS, _site(policies={"gpu_hours": 3}))),
+    ("a budget below nothing", "`gpu_hours: -1`", _site(policies={"gpu_hours": -1})),
+    ("a name with a space", "`partition: gpu long`", _site(partition="gpu long")),
+    ("a name that a shell would run", "`account: a;reboot`", _site(account="a;reboot")),
+    ("a module that a shell would run", "`modules: [cuda;reboot]`", _site(modules=["cuda;reboot"])),
+    ("an unknown purpose", "`purposes: {trian: {}}`", _site(purposes={"trian": {}})),
+    (
+        "an unknown option of a purpose",
+        "`purposes: {train: {partitoin: gpu}}`",
+        _site(purposes={"train": {"partitoin": "gpu"}}),
+    ),
+    (
+        "a purpose beyond its site",
+        "`purposes: {train: {nodes: 5, timeout_min: 2000}}`",
+        _site(purposes={"train": {"nodes": 5, "timeout_min": 2000}}),
+    ),
+    ("an image that is not named", "`container: {runtime: pyxis}`", _site(container={"runtime": "pyxis"})),
+    ("an unknown container runtime", "`runtime: docker`", _site(container={**_IMAGE, "runtime": "docker"})),
+    ("an image without a shared folder", "`container` without `shared`", _site(container=_IMAGE)),
+    (
+        "a mount without its inside",
+        "`mounts: [/data]`",
+        _site(shared="/", container={**_IMAGE, "mounts": ["/data"]}),
+    ),
+    (
+        "an image that hides the results",
+        "`shared: /data`, `mounts: [/data:/mnt]`",
+        _site(shared="/data", container={**_IMAGE, "mounts": ["/data:/mnt"]}),
+    ),
+    ("an option that medscale gives itself", "`sbatch: {requeue: true}`", _site(sbatch={"requeue": True})),
+    ("the beginning of such an option", "`sbatch: {job-nam: x}`", _site(sbatch={"job-nam": "x"})),
+    ("an option with its dashes", "`sbatch: {--nice: 5}`", _site(sbatch={"--nice": 5})),
+    ("an option of two words", "`sbatch: {licenses: a b}`", _site(sbatch={"licenses": "a b"})),
+    ("an argument without its dashes", "`srun: [mpi=pmix]`", _site(srun=["mpi=pmix"])),
+    ("an argument that medscale gives itself", "`srun: [--ntasks=3]`", _site(srun=["--ntasks=3"])),
+    ("a variable that medscale sets", '`environment: {RANK: "0"}`', _site(environment={"RANK": "0"})),
+    ("a secret in a variable", "`environment: {HF_TOKEN: hf_1}`", _site(environment={"HF_TOKEN": "hf_1"})),
+    ("a number for a text", "`environment: {OMP_NUM_THREADS: 8}`", _site(environment={"OMP_NUM_THREADS": 8})),
+    ("a variable of no shell", "`environment: {A-B: x}`", _site(environment={"A-B": "x"})),
+    (
+        "a password in an address",
+        "`mlflow_tracking_uri: https://me:secret@host`",
+        _site(mlflow_tracking_uri="https://me:secret@host"),
+    ),
+    ("an address that is none", "`mlflow_tracking_uri: host:5000`", _site(mlflow_tracking_uri="host:5000")),
+    (
+        "an address with a broken host",
+        "`mlflow_tracking_uri: http://[host`",
+        _site(mlflow_tracking_uri="http://[host"),
+    ),
+    ("an unknown way to ask for GPUs", "`gpu_request: gpu`", _site(gpu_request="gpu")),
+    (
+        "a type of GPUs that are not asked for",
+        "`gpu_type: h100`, `gpu_request: none`",
+        _site(gpu_type="h100", gpu_request="none"),
+    ),
+    ("a type of no GPUs", "`gpu_type: h100`, `gpus_per_node: 0`", _site(gpu_type="h100", gpus_per_node=0)),
+    ("an unknown way to go on", "`continuation: restart`", _site(continuation="restart")),
+    ("a shared folder that is no full path", "`shared: data`", _site(shared="data")),
+    ("a shared folder that is not there", "`shared: /nowhere/shared`", _site(shared="/nowhere/shared")),
+]
+CASES = [(*case, "laptop") for case in ON_LAPTOP] + [(*case, "cluster-test") for case in ON_CLUSTER]
 
 
-def _lines(change: Change, folder: Path) -> list[str]:
-    run, site = yaml.safe_load(DEMO), yaml.safe_load(LAPTOP)
+def _lines(change: Change, folder: Path, *, base: str = "laptop") -> list[str]:
+    run, site = yaml.safe_load(DEMO), yaml.safe_load((ROOT / f"slurm/sites/{base}.yaml").read_text())
     change(run, site)
     (folder / "mine.yaml").write_text(yaml.safe_dump(run))
     (folder / "place.yaml").write_text(yaml.safe_dump(site))
-    with pytest.raises(PlanningError, match=r".") as caught:
+    here = mock.patch("jobs._run.shutil.which", return_value="/usr/bin/sbatch")
+    with here, pytest.raises(PlanningError, match=r".") as caught:
         load(str(folder / "mine.yaml"), str(folder / "place.yaml"))
     return [line.replace(f"{folder}/", "").replace(f"{ROOT}/", "") for line in caught.value.lines]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[name for name, _, _ in CASES])
-def test_a_mistake_gets_lines_that_say_what_to_do(case: tuple[str, str, Change], tmp_path: Path) -> None:
-    lines = _lines(case[2], tmp_path)
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_a_mistake_gets_lines_that_say_what_to_do(case: tuple[str, str, Change, str], tmp_path: Path) -> None:
+    lines = _lines(case[2], tmp_path, base=case[3])
     assert 1 <= len(lines) <= 3
     for line in lines:
         assert "must " in line or "no such " in line, f"must say what must hold: {line}"
@@ -107,14 +223,18 @@ def _cell(line: str) -> str:
 
 
 def test_the_table_of_mistakes_in_the_docs_is_what_people_get(tmp_path: Path) -> None:
-    rows = [(name, shown, _lines(change, tmp_path)) for name, shown, change in CASES]
-    table = "\n".join(f"| {name} | {shown} | {'<br>'.join(map(_cell, lines))} |" for name, shown, lines in rows)
+    rows = [
+        f"| {name} | {base} | {shown} | {'<br>'.join(map(_cell, _lines(change, tmp_path, base=base)))} |"
+        for name, shown, change, base in CASES
+    ]
+    table = "\n".join(rows)
     text = (
         "# What planning refuses\n\n"
         "Nothing is queued until the run file and the site file hold together. Every mistake is one line, and all\n"
-        "come at once. Each row is one mistake made in `workflows/runs/demo.yaml` or the site `laptop`; a test\n"
-        "makes this table, and `UPDATE_DOCS=1 make test` writes it anew.\n\n"
-        f"| mistake | as written | what it gets |\n|---|---|---|\n{table}\n"
+        "come at once. Each row is one mistake made in `workflows/runs/demo.yaml`, or in the file of the site it is\n"
+        "planned at, the laptop or the test cluster; a test makes this table, and `UPDATE_DOCS=1 make test` writes\n"
+        "it anew.\n\n"
+        f"| mistake | site | as written | what it gets |\n|---|---|---|---|\n{table}\n"
     )
     if os.environ.get("UPDATE_DOCS"):
         DOC.write_text(text)
@@ -125,10 +245,33 @@ def test_the_table_of_mistakes_in_the_docs_is_what_people_get(tmp_path: Path) ->
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     def change(run: dict[str, Any], site: dict[str, Any]) -> None:
-        for one in (CASES[1][2], CASES[18][2], _set("executor", "pbs", site=True)):
+        for one in (ON_LAPTOP[1][2], ON_LAPTOP[18][2], _set("executor", "pbs", site=True)):
             one(run, site)
 
     assert len(_lines(change, tmp_path)) >= 3
+
+
+def test_contradictions_of_a_site_come_at_once(tmp_path: Path) -> None:
+    change = _site(gpu_type="h100", gpu_request="none", container=_IMAGE, purposes={"cpu": {"nodes": 9}})
+    assert [line.split(":")[0] for line in _lines(change, tmp_path, base="cluster-test")] == [
+        "site place.purposes.cpu.nodes",
+        "site place.container",
+        "site place.gpu_type",
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:pass9word@host", "postgresql://h/db?password=pass9word", "http://:pass9word@["]
+)
+def test_a_password_is_refused_and_never_shown(uri: str, tmp_path: Path) -> None:
+    (line,) = _lines(_site(mlflow_tracking_uri=uri), tmp_path, base="cluster-test")
+    assert line.startswith("site place.mlflow_tracking_uri: must ")
+    assert "pass9word" not in line
+
+
+def test_a_shared_folder_need_not_be_where_plans_are_made_but_no_job_is_submitted() -> None:
+    with mock.patch("jobs._run.shutil.which", return_value=None):
+        assert load("demo", "university")[1].shared == "/gpfs/projects/p0123"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from jobs._lock import hold
 from jobs._record import require_unchanged
 from jobs._run import ROOT, load
+from jobs._stage import STOPPED
 from jobs._submit import _request
 from slurm.files import read_json, sha256_file, write_json
 
@@ -59,12 +60,28 @@ def test_a_parent_whose_files_have_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_stage_that_runs_out_of_time_names_the_setting(tmp_path: Path) -> None:
     attempt = _attempt(tmp_path / "run", stage="prepare", parents={})
+    request = read_json(attempt / "request.json")
+    write_json(attempt / "request.json", {**request, "resources": {**request["resources"], "timeout_min": 2}})
+    assert _told_to_stop(attempt, signal.SIGUSR2) == 1  # what a scheduler sends before the end
+    expected = "OutOfTimeError: must end within 2 min, but did not; raise prepare.resources.timeout_min"
+    assert _failure(attempt) == expected
+    assert read_json(attempt / "failure.rank0.json")["permanent"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_stage_that_is_preempted_says_that_it_was_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    attempt = _attempt(tmp_path / "run", stage="prepare", parents={})
+    assert _told_to_stop(attempt, number) == STOPPED
+    assert (attempt / "stopped").exists()
+    assert not (attempt / "failure.rank0.json").exists()
+
+
+def _told_to_stop(attempt: Path, number: signal.Signals) -> int:
+    """Starts a job, sends it a signal while it works, and returns its exit status."""
     job = _start(attempt)
     deadline = time.monotonic() + 60
     while not (attempt / "progress.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(job.pid, signal.SIGUSR2)  # what a scheduler sends before the end
-    assert job.wait(timeout=60) == 1
-    expected = "TimeoutError: must end within 60 min, but did not; raise prepare.resources.timeout_min"
-    assert _failure(attempt) == expected
+    os.kill(job.pid, number)
+    return job.wait(timeout=60)

@@ -8,7 +8,7 @@ import pytest
 
 from slurm.resources import Resources
 from slurm.site import Site
-from slurm.submit import log_paths, submit
+from slurm.submit import Submission, log_paths, submit
 
 SITE = Site(
     description="here",
@@ -38,7 +38,22 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_process_knows_its_rank_and_the_meeting_point(module: str, tmp_path: Path) -> None:
     attempt = tmp_path / "attempt"
-    job = submit(module, attempt, name="t.probe", resources=Resources(tasks_per_node=3), site=SITE)
+    job = submit(
+        Submission(
+            module=module,
+            attempt=attempt,
+            name="t.probe",
+            token="t",
+            digest="d" * 64,
+            done=tmp_path / "done",
+            held=tmp_path / "held",
+            results=tmp_path,
+            resources=Resources(tasks_per_node=3),
+            site=SITE,
+            purpose="cpu",
+            spread="ranks",
+        )
+    )
     deadline = time.monotonic() + 60
     while not job.done():
         assert time.monotonic() < deadline
