@@ -1,45 +1,57 @@
-"""Ray for the length of one evaluation: a private cluster on this machine, or one that already runs."""
+"""Ray for the length of one evaluation: a private cluster on the nodes of the job, or one that already runs."""
 
+import functools
 import logging
 import math
 import os
 import secrets
-import shutil
-import tempfile
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import ray
 
+from evaluation.meeting import COMPLETE, Nodes, announce
+from evaluation.nodes import head
+from slurm.files import write_json
+
 LOCAL = "local"
-OBJECT_STORE_BYTES = 100_000_000  # questions and scores are small; Ray would take 30 % of the memory
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cluster(*, workers: int, address: str = LOCAL) -> Iterator[None]:
-    """Joins the Ray cluster at `address`, or starts one with `workers` CPUs, and leaves nothing of it behind.
+def cluster(*, workers: int, address: str = LOCAL, nodes: Nodes | None = None) -> Iterator[None]:
+    """Joins the Ray cluster at `address`, or starts one on this machine or on `nodes`, and leaves nothing of it behind.
 
-    The private cluster asks every connection for a token, because Ray listens on all addresses of a machine. It keeps
-    its files in a short folder of its own: a socket's path has at most 107 bytes, and a cluster that another program
-    left must not be joined by chance.
+    The private cluster asks every connection for a token and keeps its files in a folder of its own on each node. It
+    ends within seconds of this process, however that ends.
+
+    Args:
+        workers: CPUs of the private cluster on one machine.
+        address: host:port, or 'local'.
+        nodes: this job's nodes, when there are several; on each of the others `serve` must run.
 
     Raises:
         ConnectionError: no cluster answers at `address`.
+        RuntimeError: Ray did not start, or not all nodes joined.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    folder = Path(tempfile.mkdtemp(prefix="medscale-", dir="/tmp"))
-    try:
-        if address == LOCAL:
-            _start(workers=workers, folder=folder)
-        else:
-            ray.init(address=address, log_to_driver=False)
+    if address != LOCAL:
+        with _joined(address=address):
+            yield
+        return
+    cpus, gpus, own = (workers, None, None) if nodes is None else (nodes.cpus, nodes.gpus, nodes.own_address())
+    token = os.environ["RAY_AUTH_TOKEN"] = _token()
+    with (
+        head(cpus=cpus, gpus=gpus, address=own, token=token) as started,
+        _joined(address=started.address, _temp_dir=str(started.folder)),
+    ):
+        if nodes is not None:
+            announce(nodes, head=started.address, token=token)
+            _gather(nodes, started.address)
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def gpus_per_worker(workers: int, *, gpus: int) -> float:
@@ -69,16 +81,37 @@ def places(workers: int, *, resources: Mapping[str, float]) -> tuple[int, float]
     return held, gpus_per_worker(held, gpus=int(resources.get("GPU", 0)))
 
 
-def _start(*, workers: int, folder: Path) -> None:
-    # Unset means token authentication; set to "token" after the import of Ray, only Ray's children would ask for one.
-    os.environ.pop("RAY_AUTH_MODE", None)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the home folder
-    ray.init(
-        address=LOCAL,
-        num_cpus=workers,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(folder),
-    )
+@functools.cache
+def _token() -> str:
+    return secrets.token_hex(32)  # one a process, because Ray reads it once
+
+
+@contextmanager
+def _joined(**options: Any) -> Iterator[None]:
+    """Connects this process to a cluster. Ray's own handler of SIGTERM, which it sets unasked, is taken out again."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:  # Ray's handler was asked, while this process connected
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _gather(nodes: Nodes, address: str) -> None:
+    """Waits until every node has joined the cluster."""
+    until = time.monotonic() + nodes.patience_s
+    while len(came := sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])) < nodes.count:
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"{nodes.count} nodes must join Ray's head at {address} within {nodes.patience_s:g} s, but "
+                f"{len(came)} came: {', '.join(came)}; see the logs of the other nodes' processes"
+            )
+        time.sleep(0.1)
+    write_json(nodes.meeting / COMPLETE, {"nodes": came})

@@ -4,6 +4,7 @@ A chunk is a fixed list of items, so its scores do not depend on how many worker
 finished chunk is one line of an append-only journal; an evaluation that was killed begins after its last whole line.
 """
 
+import collections
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from evaluation.cluster import places
 from evaluation.items import Item
@@ -21,6 +22,7 @@ from slurm.files import digest
 
 CHUNK_ITEMS = 32
 RETRIES = 3  # a chunk whose workers die more often is the reason, not bad luck
+_LOOK_S = 60.0
 
 Scores = Mapping[str, Scored]
 """Scores by item id."""
@@ -68,8 +70,8 @@ def score_chunks(
         progress: told (items done, items in all) after each chunk.
 
     Raises:
-        RuntimeError: workers died on one chunk more than RETRIES times, could not load the model, or find no CPU.
-        ValueError: a prompt or a choice cannot be scored.
+        RuntimeError: workers died on one chunk or while loading more than RETRIES times, or find no CPU.
+        ValueError: the model cannot be loaded, or a prompt or a choice cannot be scored.
     """
     known = _read(journal)
     scores = {item: each for chunk in chunks for item, each in known.get(chunk.id, {}).items()}
@@ -88,7 +90,9 @@ def score_chunks(
 class _Worker:
     """Holds one copy of the model in a process of its own."""
 
-    def __init__(self, model: str) -> None:
+    scorer: Any
+
+    def load(self, model: str) -> None:
         from parallelism import scoring
 
         self.scorer = scoring.load(Path(model))
@@ -99,33 +103,77 @@ class _Worker:
         return scoring.score(self.scorer, questions)
 
 
+class _Crew:
+    """The workers: each loads the model, then takes chunk after chunk. One that dies is replaced if there is room.
+
+    Ray neither restarts a worker nor repeats its work itself: when a node is gone for good, it would wait without end
+    for room for the workers it had there, and so would the chunks that they had begun.
+    """
+
+    def __init__(self, *, model: Path, workers: int) -> None:
+        self._model = str(model.resolve())
+        self._wanted, gpus = places(workers, resources=ray.cluster_resources())
+        self._new: Any = ray.remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(_Worker)
+        self._begun: dict[Any, tuple[Any, Chunk | None]] = {}  # None: a worker that loads the model
+        self._idle: list[Any] = []
+        self._deaths: collections.Counter[Chunk | None] = collections.Counter()
+
+    @property
+    def scoring(self) -> bool:
+        """Whether a chunk has been given to a worker."""
+        return any(chunk for _, chunk in self._begun.values())
+
+    def assign(self, waiting: list[Chunk]) -> None:
+        """Gives idle workers the last of the waiting chunks, and starts the workers that are missing."""
+        while self._idle and waiting:
+            worker, chunk = self._idle.pop(), waiting.pop()
+            self._begun[worker.score.remote(_questions(chunk))] = worker, chunk
+        for _ in range(min(self._wanted - len(self._begun) - len(self._idle), len(waiting))):
+            worker = self._new.remote()
+            self._begun[worker.load.remote(self._model)] = worker, None
+
+    def next(self) -> tuple[Chunk, Scores] | Chunk | None:
+        """Waits for a worker: returns a chunk with its scores, or without if its worker died; None if it has loaded."""
+        while not (ended := ray.wait(list(self._begun), timeout=_LOOK_S)[0]):
+            places(1, resources=ray.cluster_resources())  # the last CPU may have gone with its node
+        worker, chunk = self._begun.pop(ended[0])
+        try:
+            scored: list[Scored] = ray.get(ended[0])
+        except RayTaskError as error:
+            raise error.cause from error  # what went wrong, not where in Ray
+        except RayError as error:
+            ray.kill(worker)  # perhaps it lives and only cannot be reached
+            self._count(chunk, error)
+            return chunk
+        self._idle.append(worker)
+        if chunk is None:
+            del self._deaths[None]
+            return None
+        return chunk, {item.id: each for item, each in zip(chunk.items, scored, strict=True)}
+
+    def _count(self, chunk: Chunk | None, error: RayError) -> None:
+        self._deaths[chunk] += 1
+        most = RETRIES + 1 if chunk else (RETRIES + 1) * self._wanted  # one node's death is that of all its workers
+        if self._deaths[chunk] < most:
+            return
+        task = f"score {len(chunk.items)} items" if chunk else "load the model"
+        which = f"those from item {chunk.items[0].id} on" if chunk else "it"
+        raise RuntimeError(
+            f"a worker must {task}, but none of {most} lived to the end of {which}; give each more memory, or see what "
+            f"Ray says: {error}"
+        ) from error
+
+
 def _run(waiting: list[Chunk], *, model: Path, workers: int) -> Iterator[tuple[Chunk, Scores]]:
     """Yields chunks as they are done, the last ones first; a worker gets its next chunk when it has returned one."""
-    workers, gpus = places(workers, resources=ray.cluster_resources())
-    actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
-    idle = [actor.remote(str(model.resolve())) for _ in range(workers)]
-    running: dict[Any, tuple[Any, Chunk]] = {}
-    while waiting or running:
-        while idle and waiting:
-            worker, chunk = idle.pop(), waiting.pop()
-            running[worker.score.remote(_questions(chunk))] = worker, chunk
-        (done, *_), _ = ray.wait(list(running), num_returns=1)
-        worker, chunk = running.pop(done)
-        yield chunk, _result(done, chunk)
-        idle.append(worker)
-
-
-def _result(done: Any, chunk: Chunk) -> Scores:
-    try:
-        scored: list[Scored] = ray.get(done)
-    except RayTaskError as error:
-        raise error.cause from error  # what went wrong, not where in Ray
-    except RayActorError as error:
-        raise RuntimeError(
-            f"a worker must load the model and score {len(chunk.items)} items, but none of {RETRIES + 1} lived to the "
-            f"end of those from item {chunk.items[0].id} on; give each more memory, or see what Ray says: {error}"
-        ) from error
-    return {item.id: each for item, each in zip(chunk.items, scored, strict=True)}
+    crew = _Crew(model=model, workers=workers)
+    while waiting or crew.scoring:
+        crew.assign(waiting)
+        found = crew.next()
+        if isinstance(found, Chunk):
+            waiting.append(found)
+        elif found is not None:
+            yield found
 
 
 def _characters(item: Item) -> int:

@@ -1,9 +1,10 @@
 """When a run will be done: the pace of the stage that runs, restarts and waiting included, and the stages after it.
 
-How it is computed, so that it can be checked by hand: the recent past, at most seven days up to now, is cut into at most
-eight pieces of equal length. `likely` goes on as fast as all of them together, `best` as the faster half of them,
-`worst` as the slower half. A piece in which the job waited in a queue, started again or did lost steps once more is a
-slow piece. What follows takes as long as it took before (shortest, last and longest time), or else its time limit.
+How it is computed, so that it can be checked by hand: the recent past, at most seven days up to now, is cut into at
+most twelve pieces of equal length. `likely` goes on as fast as all of them together, `best` as the fastest quarter of
+them, `worst` as the slowest quarter. A piece in which the job waited in a queue, started again or did lost steps once
+more is a slow piece. What follows takes as long as it took before (shortest, last and longest time), or else its time
+limit. What has not happened yet, a first failure say, is not foreseen.
 """
 
 import math
@@ -11,9 +12,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 
 _WINDOW_S = 7 * 24 * 3600.0
-_PIECES = 8
+_PIECES = 12
 _STEPS_A_PIECE = 4  # fewer say nothing about a spread
 
 
@@ -32,7 +34,7 @@ class Span:
 NOTHING = Span(best=0.0, likely=0.0, worst=0.0)
 
 
-def remaining(times: Mapping[float, float], *, left: float, until: float) -> Span:
+def remaining(times: Mapping[int, float] | Mapping[float, float], *, left: float, until: float) -> Span:
     """Returns how long the rest of a stage takes.
 
     Args:
@@ -45,8 +47,8 @@ def remaining(times: Mapping[float, float], *, left: float, until: float) -> Spa
     rates = sorted(_rates(times, until))
     if not rates:
         return Span(best=math.inf, likely=math.inf, worst=math.inf)
-    half = (len(rates) + 1) // 2
-    return Span(best=_over(left, rates[-half:]), likely=_over(left, rates), worst=_over(left, rates[:half]))
+    few = (len(rates) + 3) // 4
+    return Span(best=_over(left, rates[-few:]), likely=_over(left, rates), worst=_over(left, rates[:few]))
 
 
 def following(durations: Sequence[float], *, limit_s: float) -> Span:
@@ -76,7 +78,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes >= 5 else f"{int(seconds)} s"
 
 
-def _rates(times: Mapping[float, float], until: float) -> list[float]:
+def _rates(times: Mapping[int, float] | Mapping[float, float], until: float) -> list[float]:
     """Returns the units a second of each piece of the recent past."""
     steps, done_at = list(times), list(times.values())
     begin = max(done_at[0], until - _WINDOW_S) if steps else until
@@ -87,7 +89,7 @@ def _rates(times: Mapping[float, float], until: float) -> list[float]:
     length = (until - begin) / pieces
     edges = [begin + number * length for number in range(pieces)] + [until]
     done = [steps[max(0, bisect_right(done_at, edge) - 1)] for edge in edges]
-    return [(later - earlier) / length for earlier, later in zip(done, done[1:], strict=False)]
+    return [(later - earlier) / length for earlier, later in pairwise(done)]
 
 
 def _over(left: float, rates: Sequence[float]) -> float:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "journal.jsonl"
+KEPT_BYTES = 16 << 20  # of entries that a full disk did not take: hours of training
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -116,7 +117,8 @@ class Journal:
 
     An entry is one write in append mode, so several processes of one host may write to the same journal: usually the
     stage itself, and the rank that knows the loss. A disk that is full, or fails, is reported once on stderr; the stage
-    goes on, and a tag tells how many entries are missing.
+    goes on. What could not be written waits in memory, up to KEPT_BYTES, and is written before the next entry that can
+    be; a tag tells how many entries are missing where even that was not enough.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,8 +128,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._lock = threading.Lock()
-        self._lost = 0
-        self._failing = False
+        self._lost = self._told = 0
+        self._waiting: list[bytes] = []
         size = os.fstat(self._file).st_size
         self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
 
@@ -209,32 +211,46 @@ class Journal:
                 starts = []
         return starts if starts and starts[0]["identity"] == identity else []
 
+    def sync(self) -> None:
+        """Waits until all entries are on disk: called before a checkpoint is, so that none of its steps can be lost."""
+        with self._lock, suppress(OSError):  # a full disk has been reported
+            self._write_waiting()
+            os.fsync(self._file)
+
     def _append(self, kind: str, **fields: Any) -> None:
         entry = {"kind": kind, "time": now_ms(), **fields}
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
+            self._waiting.append(line)
             try:
-                self._write(line)
+                self._write_waiting()
             except OSError as error:
                 self._report(error)
 
-    def _write(self, line: bytes) -> None:
-        if self._failing:
+    def _write_waiting(self) -> None:
+        if self._lost > self._told:
             lost = {"kind": "tag", "time": now_ms(), "key": "lost_entries", "value": str(self._lost)}
-            line = json.dumps(lost).encode() + b"\n" + line
+            self._write(json.dumps(lost).encode() + b"\n")
+            self._told = self._lost
+        while self._waiting:
+            self._write(self._waiting[0])
+            del self._waiting[0]
+
+    def _write(self, line: bytes) -> None:
         line = b"\n" + line if self._torn else line
         self._torn = True  # until the whole line is known to be there
         written = os.write(self._file, line)
         if written < len(line):
             raise OSError(f"only {written} of {len(line)} bytes could be written")
-        self._torn = self._failing = False
+        self._torn = False
 
     def _report(self, error: OSError) -> None:
-        if not self._failing:
+        if len(self._waiting) == 1:
             with suppress(OSError):  # stderr may be a log on the same full disk
-                print(f"{self.path}: entries are being lost: {error}; the stage goes on; free space", file=sys.stderr)
-        self._failing = True
-        self._lost += 1
+                print(f"{self.path}: entries wait in memory: {error}; the stage goes on; free space", file=sys.stderr)
+        while sum(map(len, self._waiting)) > KEPT_BYTES:
+            del self._waiting[0]
+            self._lost += 1
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Pace:
         lost: steps that had been done and were gone back over, because they were not saved.
         newest: the newest loss and tokens/s, by their names in the journal.
         time: of the last entry, seconds since 1970; 0 before the first.
+        stops: of the last entry before each later start: the last sign of life of the executions that are over.
     """
 
     offset: int = 0
@@ -43,6 +44,7 @@ class Pace:
     lost: int = 0
     newest: Mapping[str, float] = field(default_factory=dict)
     time: float = 0.0
+    stops: tuple[float, ...] = ()
 
     @property
     def productive_s(self) -> float:
@@ -73,10 +75,12 @@ def advance(known: Pace, journal: Path) -> Pace:
     """Folds the entries of a journal that come after `known`."""
     seconds, times, newest = dict(known.seconds), dict(known.times), dict(known.newest)
     lost, offset, tracking_id, time = known.lost, known.offset, known.tracking_id, known.time
+    stops = list(known.stops)
     for entry, end in read_entries(journal, offset=known.offset):
         offset = end
         if entry["kind"] == "damaged":
             continue
+        stops += [time] if entry["kind"] == "start" and time else []
         time = entry["time"] / 1000
         if entry["kind"] == "start" and entry["tracking_id"] != tracking_id:
             seconds, times, newest, lost, tracking_id = {}, {}, {}, 0, entry["tracking_id"]
@@ -87,7 +91,14 @@ def advance(known: Pace, journal: Path) -> Pace:
             lost += _go_back(seconds, times, step)
             seconds[step], times[step] = float(values[SECONDS]), time
     return Pace(
-        offset=offset, tracking_id=tracking_id, seconds=seconds, times=times, lost=lost, newest=newest, time=time
+        offset=offset,
+        tracking_id=tracking_id,
+        seconds=seconds,
+        times=times,
+        lost=lost,
+        newest=newest,
+        time=time,
+        stops=tuple(stops),
     )
 
 
@@ -103,7 +114,7 @@ def _go_back(seconds: dict[int, float], times: dict[int, float], step: int) -> i
 
 def _as_json(told: Pace) -> dict[str, Any]:
     return {
-        **{name: getattr(told, name) for name in ("offset", "tracking_id", "lost", "newest", "time")},
+        **{name: getattr(told, name) for name in ("offset", "tracking_id", "lost", "newest", "time", "stops")},
         "steps": list(told.seconds),
         "seconds": list(told.seconds.values()),
         "times": list(told.times.values()),
@@ -116,6 +127,6 @@ def _kept(path: Path) -> Pace:
         value = json.loads(path.read_bytes())
         steps = value.pop("steps")
         seconds, times = (dict(zip(steps, value.pop(name), strict=True)) for name in ("seconds", "times"))
-        return Pace(**value, seconds=seconds, times=times)
+        return Pace(**{**value, "stops": tuple(value["stops"])}, seconds=seconds, times=times)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Pace()

@@ -88,7 +88,7 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     problems: list[str] = []
     run_path = _find(run, _RUNS, root, problems)
     site_path = _find(site, _SITES, root, problems)
-    run_value = _read_yaml(run_path, problems)
+    run_value = _based(_read_yaml(run_path, problems), root, problems)
     site_value = _read_yaml(site_path, problems)
     checked_site = _check(Site, site_value, f"site {Path(site).stem}", problems)
     sections = _check_sections(run_value, problems)
@@ -153,12 +153,34 @@ def _read_yaml(path: Path | None, problems: list[str]) -> dict[str, Any] | None:
     return value
 
 
+def _based(value: dict[str, Any] | None, root: Path, problems: list[str]) -> dict[str, Any] | None:
+    """Returns a run with what it says on top of the run that its `base` names; lists are replaced whole."""
+    if value is None or "base" not in value:
+        return value
+    path = _find(str(value["base"]), _RUNS, root, problems)
+    base = _read_yaml(path, problems)
+    if base is not None and "base" in base:
+        problems.append(f"base: must name a run without a base of its own, but {path and path.stem} has one; name that")
+        return None
+    own = {key: item for key, item in value.items() if key != "base"}
+    return None if base is None else _merged(base, own)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    both = {key: _merged(base[key], item) for key, item in own.items() if _are_settings(base.get(key), item)}
+    return {**base, **own, **both}
+
+
+def _are_settings(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
+
+
 def _check_sections(value: dict[str, Any] | None, problems: list[str]) -> dict[str, StageConfig]:
     """Returns the sections that are sound in themselves."""
     if value is None:
         return {}
     names = stages()
-    known = [*names, "seed", "deadline"]
+    known = [*names, "base", "seed", "deadline"]
     problems += [f"{key}: no such section{_hint(str(key), known)}" for key in value if key not in known]
     seed = value.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from evaluation.benchmarks import benchmark
+from evaluation.meeting import Nodes, leading
 from jobs._stage import Context, Outcome, Stage, StageConfig
 from jobs.prepare import PrepareConfig
+from slurm.resources import Spread
+from slurm.site import Purpose
 
 
 def _known(name: str) -> str:
@@ -29,9 +32,13 @@ class EvaluateConfig(StageConfig):
     Attributes:
         benchmarks: files of evaluation/benchmarks.
         max_items: most items of one benchmark; they are chosen by digest, not by hand.
-        workers: processes that hold the model, one CPU each, and a share of the cluster's GPUs where there are any.
-        ray_address: of a Ray cluster that runs; 'local' starts a private one for this stage.
+        workers: processes that hold the model, on all nodes together, one CPU each, and a share of the GPUs if any.
+        ray_address: of a Ray cluster that runs; 'local' starts a private one on the stage's own nodes.
     """
+
+    spread: ClassVar[Spread] = "nodes"
+    purpose: ClassVar[Purpose] = "evaluate"
+    resumable: ClassVar[bool] = True
 
     benchmarks: Annotated[
         tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1), AfterValidator(_different)
@@ -41,7 +48,8 @@ class EvaluateConfig(StageConfig):
     ray_address: Annotated[str, Field(min_length=1)] = "local"
 
     def problems(self, context: Context) -> Iterable[str]:
-        """Yields the benchmarks whose modality no source of the run has."""
+        """Yields the benchmarks whose modality no source of the run has, and workers that no node has room for."""
+        yield from self._misplaced()
         prepare = context.sections.get("prepare")
         if not isinstance(prepare, PrepareConfig):
             return
@@ -52,13 +60,53 @@ class EvaluateConfig(StageConfig):
                 found = f"{name} asks about {needed}, and prepare.sources has {', '.join(sorted(prepared))}"
                 yield f"benchmarks.{number}: must ask about a prepared modality, but {found}; remove it or add a source"
 
+    def _misplaced(self) -> Iterable[str]:
+        nodes, cpus = self.resources.nodes, self.resources.cpus_per_task
+        if nodes > 1 and self.ray_address != "local":
+            found = f"resources.nodes is {nodes}"
+            yield f"ray_address: must be left out where the stage has nodes of its own, but {found}; remove one of them"
+        if nodes > 1 and self.workers > nodes * cpus:
+            yield (
+                f"workers: must be at most {nodes * cpus}, one for each CPU of {nodes} nodes, but is {self.workers}; "
+                f"raise resources.cpus_per_task"
+            )
+
 
 def run(config: EvaluateConfig, stage: Stage) -> Outcome:
     """Scores every item with Ray, then compares the model with each benchmark's baseline.
 
+    With several nodes this runs on each: the ranks above 0 lend their nodes to rank 0 until it ends.
+
     Raises:
+        RuntimeError: the nodes did not find together.
         ValueError: a benchmark finds nothing to ask in the held-out records.
     """
+    from evaluation.nodes import serve
+
+    nodes = _nodes(config, stage)
+    if nodes is None:
+        return _score(config, stage, nodes=None)
+    if stage.rank > 0:
+        serve(nodes)
+        return Outcome(metrics={})
+    with leading(nodes):
+        return _score(config, stage, nodes=nodes)
+
+
+def _nodes(config: EvaluateConfig, stage: Stage) -> Nodes | None:
+    """Returns the nodes of the stage's job; None when there is one."""
+    if stage.world_size == 1:
+        return None
+    return Nodes(
+        count=stage.world_size,
+        meeting=stage.meeting,
+        cpus=config.resources.cpus_per_task,
+        gpus=config.resources.gpus_per_node,
+        interface=stage.site.network_interface,
+    )
+
+
+def _score(config: EvaluateConfig, stage: Stage, *, nodes: Nodes | None) -> Outcome:
     from evaluation import results
     from evaluation.cluster import cluster
     from evaluation.score import make_chunks, score_chunks
@@ -72,7 +120,7 @@ def run(config: EvaluateConfig, stage: Stage) -> Outcome:
         model=model,
         journal=stage.folder / "scored.jsonl",
         workers=config.workers,
-        cluster=cluster(workers=config.workers, address=config.ray_address),
+        cluster=cluster(workers=config.workers, address=config.ray_address, nodes=nodes),
         progress=lambda done, total: stage.progress(done, total, "items"),
     )
     answered = {name: results.answers(items, scores, benchmark=benchmark(name)) for name, items in asked.items()}

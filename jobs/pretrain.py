@@ -163,6 +163,9 @@ class _Watcher:
     def note(self, line: str) -> None:
         print(line, flush=True)
 
+    def saving(self, step: int) -> None:
+        self.stage.journal.sync()
+
 
 def _recipe(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int) -> Any:
     from parallelism.learner import Recipe

@@ -31,6 +31,8 @@ from parallelism.throughput import Meter, matmul_peak
 class TrainingError(RuntimeError):
     """Training cannot go on with these numbers; nothing was saved after the last good step."""
 
+    permanent = True  # the same steps would give the same numbers
+
 
 class Watcher(Protocol):
     """Who is told how training goes; only rank 0 tells."""
@@ -45,6 +47,10 @@ class Watcher(Protocol):
 
     def note(self, line: str) -> None:
         """Takes a line for people."""
+        ...
+
+    def saving(self, step: int) -> None:
+        """Makes what it was told durable: the checkpoint of `step` comes next, and no step before it is done again."""
         ...
 
 
@@ -264,6 +270,7 @@ def _validate(training: Training, number: int) -> Losses:
 
 def _save(training: Training, number: int) -> Checkpoint:
     started = time.perf_counter()
+    training.watcher.saving(number)
     saved = learner.save(training.learner, folder=training.folder, step=number, facts=training.facts)
     checkpoint.prune(training.folder, keep=training.schedule.keep_checkpoints)
     training.watcher.metrics(number, {"train/save_time_s": time.perf_counter() - started})
@@ -311,3 +318,5 @@ class _Silent:
     def progress(self, done: int, *, total: int, note: str) -> None: ...
 
     def note(self, line: str) -> None: ...
+
+    def saving(self, step: int) -> None: ...

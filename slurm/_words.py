@@ -63,7 +63,7 @@ OWN_OPTIONS = frozenset(
 """Options of sbatch that medscale gives itself, or that would take a job out of its hands."""
 OWN_SRUN_ARGUMENTS = OWN_OPTIONS | frozenset(("kill-on-bad-exit", "unbuffered", "multi-prog", "pty"))
 OWN_VARIABLES = re.compile(
-    "RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|PYTHONPATH|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"
+    "RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|PYTHONPATH"
     "|(SLURM|SBATCH|SRUN|SUBMITIT|RAY_AUTH|MEDSCALE)_.*"
 )
 """Variables that the scheduler and medscale set for each process."""

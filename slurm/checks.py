@@ -67,12 +67,13 @@ def gpus(node: Node) -> Iterator[str]:
     asked = node.spec["gpus_per_node"]
     if not asked:
         return
-    counts = {"given by Slurm": _given_gpus(), "seen by the driver": _driver_gpus()}
+    given = _given_gpus({**os.environ, **node.spec.get("environment", {})})
+    counts = {"Slurm gives": given, "the driver sees": _driver_gpus()}
     known = {whose: count for whose, count in counts.items() if count is not None}
     node.facts["gpus"] = min(known.values(), default=0)
     if node.facts["gpus"] != asked:
-        seen = " and ".join(f"{count} are {whose}" for whose, count in known.items()) or "none is given or seen"
-        yield f"GPUs must be {asked}, but {seen}; correct gpus_per_node or gpu_request, or drain the node"
+        seen = " and ".join(f"{whose} {count}" for whose, count in known.items()) or "none is given or seen"
+        yield f"GPUs must be {asked}, but {seen}; correct gpus_per_node or gpu_request, or leave the node out"
 
 
 def cpus(node: Node) -> Iterator[str]:
@@ -83,7 +84,7 @@ def cpus(node: Node) -> Iterator[str]:
         node.notes.append(f"{asked} CPUs were asked for, but the machine has {seen}: processes share them")
     elif seen < asked:
         yield (
-            f"CPUs must be at least {asked} for {node.tasks} tasks, but are {seen} of the machine's {there}; "
+            f"CPUs must be at least {asked} for the tasks of a node, but are {seen} of the machine's {there}; "
             "correct how srun binds them (--cpu-bind), or cpus_per_task"
         )
 
@@ -117,7 +118,7 @@ def interface(node: Node) -> Iterator[str]:
         there = ", ".join(name for _, name in socket.if_nameindex())
         yield f"network interface {wanted} must exist, but there is only {there}; correct network_interface of the site"
     elif not node.facts["addresses"]:
-        yield f"network interface {', '.join(meant)} must be up and have an address, but is not; bring it up, or drain the node"
+        yield f"network interface {', '.join(meant)} must be up with an address, but is not; mend it, or drain the node"
 
 
 def host_name(node: Node) -> Iterator[str]:
@@ -179,7 +180,7 @@ def clock(node: Node, now: Callable[[], float] = time.time) -> Iterator[str]:
         before = now()
         file.write(b"x")
         os.fsync(file.fileno())
-        after, dated = now(), os.stat(file.fileno()).st_mtime
+        after, dated = now(), os.fstat(file.fileno()).st_mtime
     ahead, behind = max(0.0, before - dated), max(0.0, dated - after)
     node.facts["clock_ahead_s"] = round(ahead - behind, 3)
     if max(ahead, behind) > limit:
@@ -192,7 +193,7 @@ CHECKS: Mapping[str, Check] = {
     "the GPUs": gpus,
     "the CPUs": cpus,
     "the limit of open files": open_files,
-    "/dev/shm": shared_memory,
+    "the shared memory": shared_memory,
     "the network interface": interface,
     "the host name": host_name,
     "the versions": versions,
@@ -255,11 +256,11 @@ def _figure(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
-def _given_gpus() -> int | None:
-    """Counts what Slurm gave this process: 0,1,2 or 0-7 or names; None where Slurm does not say."""
+def _given_gpus(environment: Mapping[str, str]) -> int | None:
+    """Counts what Slurm, or the site in its place, gives: 0,1,2 or 0-7 or names; None where neither says."""
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        if name in os.environ:
-            parts = [part for part in os.environ[name].split(",") if part not in ("", "-1", "NoDevFiles")]
+        if name in environment:
+            parts = [part for part in environment[name].split(",") if part not in ("", "-1", "NoDevFiles")]
             spans = [re.fullmatch(r"(\d+)-(\d+)", part) for part in parts]
             return sum(int(span[2]) - int(span[1]) + 1 if span else 1 for span in spans)
     return None

@@ -138,7 +138,7 @@ def read(folder: Path, *, now: float, running: Collection[str] = frozenset(), se
         seen: further times at which the stage was at work, in ascending order: what its journal tells.
     """
     damaged: list[str] = []
-    attempts = tuple(_attempt(path, damaged) for path in sorted((folder / "attempts").glob("[0-9]*")))
+    attempts = tuple(_attempt(path, damaged) for path in _attempts(folder))
     found = [execution for attempt in attempts for execution in _executions(attempt, damaged)]
     found.sort(key=lambda execution: execution.begin)
     by_name = {attempt.path.name: attempt for attempt in attempts}
@@ -154,7 +154,8 @@ def executions(folder: Path, *, now: float, running: Collection[str] = frozenset
 
 def latest(folder: Path) -> Attempt | None:
     """Returns the newest attempt at a stage with its verdict; None when there is none."""
-    return read(folder, now=0.0).latest
+    paths = _attempts(folder)
+    return _attempt(paths[-1], []) if paths else None
 
 
 def gpu_hours(known: Iterable[Execution]) -> float:
@@ -177,14 +178,19 @@ def restarts(known: Sequence[Execution]) -> int:
     return max(0, len(known) - 1)
 
 
+def _attempts(folder: Path) -> list[Path]:
+    return sorted((folder / "attempts").glob("[0-9]*"))
+
+
 def _attempt(path: Path, damaged: list[str]) -> Attempt:
     spec, job, request = (_json(path / name, damaged) for name in ("spec.json", "job.json", "request.json"))
     ids = job.get("job_ids")
+    submitted = any((path / name).exists() for name in ("spec.json", "job.json"))
     return Attempt(
         path=path,
         request=_text(request, "request") or _text(spec, "digest"),
         token=_text(spec, "token"),
-        executor=_text(spec, "executor") or ("slurm" if job else "local"),
+        executor=_text(spec, "executor") or ("slurm" if submitted else "local"),
         job_ids=tuple(str(each) for each in ids) if isinstance(ids, list) else (),
         time_limit_s=60 * _number(spec, "timeout_min") or math.inf,
         time=min(filter(None, (_number(job, "submitted"), _mtime(path / "request.json"))), default=_mtime(path)),

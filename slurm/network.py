@@ -1,4 +1,4 @@
-"""A node's network: which interfaces a site means, the addresses they have, and the nodes that Slurm's short form names."""
+"""A node's network: the interfaces that a site means, their addresses, and the nodes that Slurm's short form names."""
 
 import fcntl
 import re

@@ -29,6 +29,7 @@ FOLDER, VERDICT = "preflight", "verdict.json"
 WITHIN_S = 60.0  # for all checks of a node, and for the judge
 LATE_S = 5.0  # a shared disk may show a file to other nodes later than it was written
 SERVER_S = 3.0
+_NOT_THERE = (502, 503, 504)  # what a proxy answers for a server that does not
 _UNBLAMED = ("free space on results",)  # what no node can help
 
 
@@ -63,10 +64,10 @@ def answer(attempt: Path) -> int:
         "notes": list(node.notes),
         "problems": [{"check": problem.check, "line": problem.line} for problem in problems],
     }
-    path = attempt / FOLDER / f"{name}.json"
-    _, why = _limited(partial(write_json, path, told), within_s=LATE_S)
+    _, why = _limited(partial(_write, attempt, name, told), within_s=LATE_S)
     if why:
-        lines = [*_folded(problems, [name]), f"{name}: {path} must be written, but {why}; mend the disk of results"]
+        line = f"{name}: its answer must be written to {attempt}, but {why}; mend the disk of results"
+        lines = [*_folded(problems, [name]), line]
         print(*lines, sep="\n", file=sys.stderr, flush=True)
     return 1 if why else 0
 
@@ -75,10 +76,19 @@ def judge(attempt: Path) -> int:
     """Judges the answers of all nodes of this job and prints a line for each failure; returns 0 when there is none."""
     verdict, why = _limited(partial(_judged, attempt), within_s=WITHIN_S)
     if why or verdict is None:
-        print(f"{node_name()}: {attempt} must be readable, but {why}; mend the disk of results", flush=True)
+        line = f"{node_name()}: {attempt} must be readable, but {why}; mend the disk of results"
+        print(line, flush=True)
+        verdict = {"ok": False, "lines": [line], "bad_nodes": [], "notes": [], "summary": "", "start": _start()}
+        _limited(partial(write_json, attempt / FOLDER / VERDICT, verdict), within_s=LATE_S)
         return 1
     print(*verdict["lines"], *verdict["notes"], verdict["summary"], sep="\n", flush=True)
     return 0 if verdict["ok"] else 1
+
+
+def _write(attempt: Path, name: str, told: Mapping[str, Any]) -> None:
+    """Writes one node's answer; never makes the attempt's folder, which is there where the results are shared."""
+    (attempt / FOLDER).mkdir(exist_ok=True)
+    write_json(attempt / FOLDER / f"{name}.json", told)
 
 
 def _found(attempt: Path, name: str) -> tuple[Node, list[Problem]]:
@@ -109,7 +119,7 @@ def _check(node: Node, problems: list[Problem], at_work: list[str]) -> None:
 def _limited[T](work: Callable[[], T], *, within_s: float) -> tuple[T | None, str | None]:
     """Returns what `work` returns, or why it did not. What hangs cannot be stopped, only left to its own thread."""
     done: list[T] = []
-    why = ["it still waits"]
+    why = ["the check still waits"]
 
     def run() -> None:
         try:
@@ -225,11 +235,17 @@ def _server(uri: str | None) -> list[str]:
 
 
 def _ask(uri: str) -> None:
-    from urllib.error import HTTPError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
-    with suppress(HTTPError):  # a refusal is an answer
-        urlopen(re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/health", timeout=SERVER_S).close()  # noqa: S310 - http
+    address = re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
+    try:
+        urlopen(f"{address}/health", timeout=SERVER_S).close()  # noqa: S310 - begins with http
+    except HTTPError as answer:
+        if answer.code in _NOT_THERE:
+            raise  # any other refusal is the server's own
+    except URLError as error:
+        raise ConnectionError(str(error.reason)) from error
 
 
 def _summary(answers: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from slurm.files import read_json, write_json
 NOTHING_TO_DO = 100
 STOPPED = 85  # what ranks exit with when they were asked to stop and have saved their state
 _SILENCE_S = 600.0  # how long the end of a job waits for a controller that does not answer
+_KILLED_S = 300.0  # Slurm ends the script of a job that it has requeued long before
 _TAIL_LINES = 12
 _SRUN_ERROR = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: (.+)$", re.MULTILINE)
 
@@ -236,15 +237,14 @@ def _go_on(attempt: Path, spec: Mapping[str, Any], ended: Event) -> int:
     bad = _bad_nodes(attempt, ended)
     add(attempt, ended.told(next=how))
     print(f"{spec['name']} goes on ({how}) after {ended.outcome} at step {ended.step:g}: {ended.reason}", flush=True)
-    if how == "requeue":
-        if not queue.requeue(_job_id()):
-            print("the controller did not take the requeue; a waiting command submits the job again", flush=True)
-            return ended.status or 1
-        successor = _job_id()
-    else:
-        successor = read_json(attempt / "job.json")["job_ids"][-1]
+    if how == "requeue" and not queue.requeue(_job_id()):
+        print("the controller did not take the requeue; a waiting command submits the job again", flush=True)
+        return ended.status or 1
+    successor = _job_id() if how == "requeue" else read_json(attempt / "job.json")["job_ids"][-1]
     if bad and queue.spare_nodes(spec["partition"], without=bad) >= spec["nodes"]:
         queue.update(successor, f"ExcNodeList={','.join(bad)}")
+    if how == "requeue":
+        time.sleep(_KILLED_S)  # an exit now would be taken for the end of the job that is in the queue again
     return ended.status or 1
 
 

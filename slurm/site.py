@@ -72,7 +72,8 @@ class Policies(_Settings):
     Attributes:
         gpu_hours: budget of one run; planning refuses a run that could need more. No limit unless given.
         max_tries: times that a job may fail in a row without getting further.
-        skip_requeue_delay: whether a waiting command ends the two minutes that Slurm holds a requeued job.
+        requeue_delay_s: seconds after which a waiting command ends the two minutes that Slurm holds a requeued job. Too
+            soon, and the end of the old execution is taken for that of the new one.
         min_free_gb: free space that the folder of results must have before a job of several processes starts.
         min_write_mb_per_s: slowest write to that folder that is still accepted.
         max_clock_skew_s: most that a node's clock may differ from that of the file system.
@@ -80,7 +81,7 @@ class Policies(_Settings):
 
     gpu_hours: float | None = Field(default=None, gt=0)
     max_tries: int = Field(default=3, ge=1, le=100)
-    skip_requeue_delay: bool = True
+    requeue_delay_s: float = Field(default=20.0, ge=2)
     min_free_gb: float = Field(default=1.0, ge=0)
     min_write_mb_per_s: float = Field(default=1.0, ge=0)
     max_clock_skew_s: float = Field(default=5.0, gt=0)
@@ -172,6 +173,9 @@ def _contradictions(site: Site) -> Iterator[tuple[_Place, str]]:
         return
     yield from _limits(site)
     yield from _unseen(site)
+    if site.gpus_per_node and site.gpu_request != "none":
+        line = "must be left to Slurm, which gives each job its GPUs, but is set; remove it, or set gpu_request: none"
+        yield from ((("environment", name), line) for name in site.environment if name.endswith("_VISIBLE_DEVICES"))
     if site.gpu_type and site.gpu_request == "none":
         yield ("gpu_type",), "must be left out where gpu_request is none, but is given; remove it"
     if site.gpu_type and not site.gpus_per_node:
@@ -207,14 +211,14 @@ def _unseen(site: Site) -> Iterator[tuple[_Place, str]]:
 
 def _limits(site: Site) -> Iterator[tuple[_Place, str]]:
     """Yields the purposes that ask for more than the site, and time limits too short to be told of."""
+    places: dict[_Place, int | None] = {("timeout_min",): site.timeout_min}
     for purpose, options in site.purposes.items():
+        places["purposes", purpose, "timeout_min"] = options.timeout_min
         for name, given in (("nodes", site.nodes), ("timeout_min", site.timeout_min)):
             own = getattr(options, name)
             if own is not None and own > given:
-                place = ("purposes", purpose, name)
-                yield place, f"must be at most the site's {given}, but is {own}; lower it or raise the site's"
-    places: dict[_Place, int | None] = {("timeout_min",): site.timeout_min}
-    places |= {("purposes", name, "timeout_min"): options.timeout_min for name, options in site.purposes.items()}
+                line = f"must be at most the site's {given}, but is {own}; lower it or raise the site's"
+                yield ("purposes", purpose, name), line
     for place, minutes in places.items():
         if minutes is not None and minutes * 60 <= site.signal_lead_s:
             yield place, f"must be longer than signal_lead_s {site.signal_lead_s} s, but is {minutes} min; raise it"

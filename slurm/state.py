@@ -107,14 +107,14 @@ def wait(attempt: Path, *, poll_s: float, cache: Path, tell: Callable[[Outlook],
         tell: called several times a second with what is known, to draw it.
     """
     spec = read_json(attempt / "spec.json")
-    absent, asked, seen = 0, 0.0, Outlook()
+    absent, asked, seen, held_since = 0, 0.0, Outlook(), 0.0
     while (ended := verdict(attempt)) is None:
         if time.monotonic() - asked >= poll_s:
             asked, found = time.monotonic(), queue.jobs(max_age_s=poll_s, cache=cache)
             mine = [job for job in find(attempt, found) if job.live] if found is not None else []
             seen = Outlook(job=mine[0] if mine else None, silent=found is None)
             absent = absent + 1 if found is not None and not mine else 0
-            _release(seen.job, spec)
+            held_since = _release(seen.job, held_since, after_s=spec["policies"]["requeue_delay_s"])
         if absent >= _LOOKS:
             return _conclude(attempt, spec)
         tell(seen)
@@ -122,10 +122,22 @@ def wait(attempt: Path, *, poll_s: float, cache: Path, tell: Callable[[Outlook],
     return ended
 
 
-def _release(job: queue.Job | None, spec: dict[str, Any]) -> None:
-    """Ends the two minutes that Slurm holds a requeued job: its nodes are free as soon as Slurm has emptied them."""
-    if job and job.state == "PENDING" and job.reason == "BeginTime" and spec["policies"]["skip_requeue_delay"]:
+def _release(job: queue.Job | None, since: float, *, after_s: float) -> float:
+    """Ends the two minutes that Slurm holds a requeued job, when its old execution has surely ended.
+
+    Args:
+        job: what the queue shows.
+        since: when it was first seen held; 0 for not yet.
+        after_s: how long it must have been held.
+
+    Returns:
+        The next `since`.
+    """
+    if job is None or job.state != "PENDING" or job.reason != "BeginTime":
+        return 0.0
+    if since and time.monotonic() - since >= after_s:
         queue.update(job.id, "StartTime=now")
+    return since or time.monotonic()
 
 
 def _conclude(attempt: Path, spec: dict[str, Any]) -> Ended:

@@ -137,7 +137,7 @@ def log_paths(attempt: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.suffix == ".err", [int(part) for part in re.findall(r"\d+", path.name)]))
 
 
-def test_only(asked: Submission) -> str | None:
+def refusal(asked: Submission) -> str | None:
     """Asks the controller whether it could ever run this job (sbatch --test-only); returns what it refuses, or None.
 
     A controller that does not answer refuses nothing.

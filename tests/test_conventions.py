@@ -108,7 +108,7 @@ def test_every_shipped_run_plans_at_some_site(run: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("MEDSCALE_DATA", str(tmp_path))
     for name in re.findall(r"\$\{MEDSCALE_DATA\}/(\S+)", (ROOT / f"workflows/runs/{run}.yaml").read_text()):
         (tmp_path / name).touch()
-    site = {"demo": "laptop"}.get(run, "b200-cloud")
+    site = {"demo": "laptop", "demo-cluster": "cluster-test"}.get(run, "b200-cloud")
     loaded, _ = load(run, site)
     assert set(loaded.sections) == set(stages())
 

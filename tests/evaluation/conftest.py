@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import evaluation  # noqa: F401 - asks Ray for tokens, which must be said before Ray is imported
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread of torch would wait for a core
 
 

@@ -130,19 +130,32 @@ def full_disk(journal: Journal) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_reported_once_and_counted_and_the_stage_goes_on(
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(
     journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal.tag("before", "1")
     with full_disk(journal):
         for step in range(5):
             journal.metrics(step, {"loss": 1.0})
+        journal.sync()
     journal.metrics(5, {"loss": 1.0})
     said = capsys.readouterr().err
-    assert said.count("entries are being lost") == 1
+    assert said.count("entries wait in memory") == 1
     assert "the stage goes on; free space" in said
-    assert kinds(journal) == ["tag", "damaged", "tag", "metrics"]
-    assert list(read_entries(journal.path))[2][0]["value"] == "5"
+    assert kinds(journal) == ["tag", "damaged", *["metrics"] * 6]
+    assert [entry["step"] for entry, _ in read_entries(journal.path) if entry["kind"] == "metrics"] == list(range(6))
+
+
+def test_what_is_too_much_to_keep_is_counted(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs._journal.KEPT_BYTES", 200)
+    with full_disk(journal):
+        for step in range(5):
+            journal.metrics(step, {"loss": 1.0})
+    journal.metrics(5, {"loss": 1.0})
+    entries = [entry for entry, _ in read_entries(journal.path) if entry["kind"] != "damaged"]
+    (lost,) = [int(entry["value"]) for entry in entries if entry["kind"] == "tag"]
+    assert lost > 0
+    assert [entry["step"] for entry in entries if entry["kind"] == "metrics"] == list(range(lost, 6))
 
 
 def test_a_full_disk_stops_nothing_even_when_stderr_is_a_log_on_it(

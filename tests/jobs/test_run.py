@@ -169,6 +169,11 @@ ON_CLUSTER: list[tuple[str, str, Change]] = [
     ("an argument without its dashes", "`srun: [mpi=pmix]`", _site(srun=["mpi=pmix"])),
     ("an argument that medscale gives itself", "`srun: [--ntasks=3]`", _site(srun=["--ntasks=3"])),
     ("a variable that medscale sets", '`environment: {RANK: "0"}`', _site(environment={"RANK": "0"})),
+    (
+        "a variable that Slurm sets",
+        '`environment: {CUDA_VISIBLE_DEVICES: "0"}`',
+        _site(environment={"CUDA_VISIBLE_DEVICES": "0"}),
+    ),
     ("a secret in a variable", "`environment: {HF_TOKEN: hf_1}`", _site(environment={"HF_TOKEN": "hf_1"})),
     ("a number for a text", "`environment: {OMP_NUM_THREADS: 8}`", _site(environment={"OMP_NUM_THREADS": 8})),
     ("a variable of no shell", "`environment: {A-B: x}`", _site(environment={"A-B": "x"})),

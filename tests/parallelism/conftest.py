@@ -63,6 +63,8 @@ class Log:
 
     def progress(self, done: int, *, total: int, note: str) -> None: ...
 
+    def saving(self, step: int) -> None: ...
+
     def note(self, line: str) -> None:
         with self.path.with_suffix(".notes").open("a") as file:
             file.write(line + "\n")

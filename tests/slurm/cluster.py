@@ -1,8 +1,8 @@
-"""A real Slurm cluster on this machine, for tests: python tests/slurm/cluster.py --nodes 4 -- COMMAND.
+"""A real Slurm cluster on this machine, for tests: python tests/slurm/cluster.py [--nodes 4] [--gpus 8] -- COMMAND.
 
-Each node is a machine of its own as far as Linux can make one without root: its network, mounts, processes and host
-name are in namespaces, so that killing one process is a power cut. Where namespaces are forbidden the nodes share this
-machine's address. The cluster ends with the process that started it, whatever becomes of that one.
+munge, MariaDB, slurmdbd, slurmctld and one slurmd for each node, as on any cluster; only the GPUs are pretended. Each
+node is a machine of its own as far as Linux can make one, root or not: killing one process is a power cut. Where
+namespaces are forbidden all nodes are this machine. The cluster ends with the process that started it.
 """
 
 import argparse
@@ -11,51 +11,46 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.slurm import cluster_config as config
+    from tests.slurm import cluster_machines as machines
 else:
 
     def _beside(name: str) -> ModuleType:
-        """Loads a file of this folder: tests are no package, and another distribution may call itself tests."""
+        """Loads a file of this folder: tests are no package, and other distributions call a package of theirs tests."""
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
     config = _beside("cluster_config")
+    machines = _beside("cluster_machines")
 
-DAEMONS = ("slurmctld", "slurmd", "munged")
-DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
-SYSTEM = ("unshare", "nsenter", "setpriv", "ip", "setsid")
 PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NAMESPACES = ["--net", "--mount", "--uts", "--pid"]
-
-
-class ClusterError(RuntimeError):
-    """The cluster cannot be had, or does not answer: what must hold, what was found."""
+PROGRAMS = (*config.CLIENTS, "slurmctld", "slurmd", "munged", "unshare", "nsenter", "setpriv", "ip")
+DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
 
 @dataclass
 class Cluster:
-    """A running cluster. Nodes are numbered from 1; `env` is for the environment of whoever is to use the cluster."""
+    """A running cluster. Its nodes are numbered from 1; `env` is for whoever is to use it; log/ tells what happened."""
 
     shape: config.Shape
-    holder: subprocess.Popen[str]
-    holder_pid: int
-    user_namespace: bool
-    stopped: list[int] = field(default_factory=list)
+    machines: machines.Machines
+    forbidden: str = ""
 
     @classmethod
     def start(
@@ -67,40 +62,43 @@ class Cluster:
         accounting: bool = True,
         preempt_signal: bool = False,
         small_mb: int = 48,
+        own_machines: bool | None = None,
     ) -> "Cluster":
-        """Starts a cluster in the new folder `base` and waits until all nodes are idle.
+        """Starts a cluster and waits until all nodes are idle. It ends when the calling thread does.
 
         Args:
-            base: its folder, removed by nobody; it must be empty, for jobs of an earlier cluster would be found.
+            base: its folder, new or empty: where an earlier cluster has been, nodes wait for its jobs to end.
             nodes: number of nodes.
             gpus: pretended GPUs of each node.
-            accounting: whether sacct answers.
+            accounting: whether slurmdbd keeps accounts, so that sacct answers.
             preempt_signal: whether a preempted job gets its own --signal in place of SIGTERM.
-            small_mb: size in MB of the file system at base/small, which the cluster's machines see.
+            small_mb: size in MB of a file system at base/small, which only the cluster's machines see.
+            own_machines: whether each node is a machine of its own; where that can be had unless given.
 
         Raises:
-            ClusterError: a program is missing or a daemon does not come up.
+            UnavailableError: this machine lacks a program or a permission.
+            ClusterError: a daemon does not come up.
         """
-        programs = find_programs(accounting=accounting)
-        user = pwd.getpwuid(os.getuid()).pw_name
         shape = config.Shape(
-            base=base,
-            user=user,
+            base=base.absolute(),
+            user=pwd.getpwuid(os.getuid()).pw_name,
             nodes=nodes,
             gpus=gpus,
             accounting=accounting,
             preempt_signal=preempt_signal,
             small_mb=small_mb,
-            own_machines=True,
-            programs=programs,
-            ports=[54415, 54325] + nodes * [6818],
+            programs=find_programs((*PROGRAMS, *(DATABASE if accounting else ()))),
         )
-        write_files(shape)
-        cluster = cls(shape, *start_holder(shape))
+        make_folders(shape.base)
+        cluster = _with_machines(shape, own_machines)
         try:
             cluster._bring_up()
-        except BaseException:
+        except BaseException as error:
             cluster.stop()
+            if cluster.forbidden:
+                raise machines.UnavailableError(
+                    f"{cluster.forbidden}; nor do nodes that share it start: {error}"
+                ) from error
             raise
         return cluster
 
@@ -111,19 +109,22 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """Where jobs find what runs beside the controller."""
+        """Where jobs find what runs on the controller's machine."""
         return self.shape.address
 
     @property
+    def own_machines(self) -> bool:
+        """Whether each node is a machine of its own; if not, there is no small file system either."""
+        return self.shape.own_machines
+
+    @property
     def env(self) -> dict[str, str]:
-        """The variables that make Slurm's commands speak to this cluster."""
-        return {
-            "PATH": f"{self.base}/bin:{os.environ.get('PATH', PLACES)}",
-            "SLURM_CONF": f"{self.base}/etc/slurm.conf",
-        }
+        """The variables with which Slurm's commands speak to this cluster."""
+        path = f"{self.base}/bin:{os.environ.get('PATH', PLACES)}"
+        return {"PATH": path, "SLURM_CONF": f"{self.base}/etc/slurm.conf"}
 
     def run(self, *command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs a command on the controller's machine.
+        """Runs a command on the controller's machine, for at most `timeout` seconds.
 
         Raises:
             ClusterError: it failed and `check` is set.
@@ -138,201 +139,251 @@ class Cluster:
         )
         if check and done.returncode:
             told = (done.stderr or done.stdout).strip()
-            raise ClusterError(f"{' '.join(command)}: must succeed, but ended with {done.returncode}: {told}")
+            raise machines.ClusterError(
+                f"{' '.join(command)}: must end with 0, but ended with {done.returncode}: {told}"
+            )
         return done
 
-    def _bring_up(self) -> None:
-        enter = self._enter(self.holder_pid)
-        write(self.base / "bin/inside", config.inside(self.shape, enter).encode(), 0o700)
-        for name in config.CLIENTS:
-            write(self.base / "bin" / name, config.client(self.shape, name).encode(), 0o700)
-        self._daemon("munged", *munged(self.shape))
-        wait_for((self.base / "run/munge.sock").exists, "munged listens", log=self.base / "log/munged.out")
-        if self.shape.accounting:
-            self._database()
-        self.start_controller()
-        for number in range(1, self.shape.nodes + 1):
-            self.start_node(number)
-        self.wait_idle()
+    def pid(self, daemon: str) -> int:
+        """Returns the process id of slurmctld, slurmdbd, mariadbd, munged or, by its node's name, a slurmd."""
+        return int((self.base / f"run/{daemon}.pid").read_text())
 
-    def _database(self) -> None:
-        programs = self.shape.programs
-        subprocess.run(
-            [
-                programs["mariadb-install-db"],
-                f"--defaults-file={self.base}/etc/my.cnf",
-                f"--user={self.shape.user}",
-                "--auth-root-authentication-method=socket",
-                f"--auth-root-socket-user={self.shape.user}",
-                "--skip-test-db",
-            ],
-            check=True,
-            capture_output=True,
-        )
-        self._daemon("mariadbd", programs["mariadbd"], f"--defaults-file={self.base}/etc/my.cnf", f"--user={self.shape.user}")
-        wait_for((self.base / "run/mysql.sock").exists, "mariadbd listens", log=self.base / "log/mariadbd.log")
-        self.start_dbd()
-        self.run("sh", "-c", f"sacctmgr -i < {self.base}/etc/accounts")
+    def kill_slurmd(self, number: int) -> None:
+        """Kills the daemon of a node; its jobs stay."""
+        machines.kill(self.pid(f"n{number}"))
 
-    def start_dbd(self) -> None:
-        self._daemon("slurmdbd", self.shape.programs["slurmdbd"], "-D")
-        port = f"/dev/tcp/{self.address}/{self.shape.ports[1]}"
-        self._answers("slurmdbd", "bash", "-c", f"<{port}")
+    def start_slurmd(self, number: int) -> None:
+        """Starts the daemon of a node again."""
+        name = f"n{number}"
+        self._daemon(name, self.shape.programs["slurmd"], "-D", "-N", name, machine=name)
+
+    def power_cut(self, number: int) -> None:
+        """Takes a node off the network and ends all its processes."""
+        self.machines.cut(f"n{number}")
+
+    def start_node(self, number: int) -> None:
+        """Starts a node that had a power cut."""
+        self._boot([number])
+
+    def kill_controller(self) -> None:
+        """Kills slurmctld."""
+        machines.kill(self.pid("slurmctld"))
 
     def start_controller(self) -> None:
+        """Starts slurmctld and waits until it answers."""
         self._daemon("slurmctld", self.shape.programs["slurmctld"], "-D")
         self._answers("slurmctld", "sinfo")
 
-    def start_node(self, number: int) -> None:
-        name = f"n{number}"
-        machine = self.base / f"run/{name}.node"
-        machine.unlink(missing_ok=True)
-        self._ask(f"start {name} {self.shape.node_address(number)}")
-        wait_for(machine.exists, f"{name} is up", log=self.base / f"log/{name}.machine")
-        self.start_slurmd(number)
-
-    def start_slurmd(self, number: int) -> None:
-        name = f"n{number}"
-        self._daemon(name, self.shape.programs["slurmd"], "-D", "-N", name, machine=self._pid(f"{name}.node"))
-
-    def kill_slurmd(self, number: int) -> None:
-        kill(self._pid(f"n{number}.pid"))
-
-    def kill_controller(self) -> None:
-        kill(self._pid("slurmctld.pid"))
-
     def kill_dbd(self) -> None:
-        kill(self._pid("slurmdbd.pid"))
+        """Kills slurmdbd."""
+        machines.kill(self.pid("slurmdbd"))
 
-    def power_cut(self, number: int) -> None:
-        self._ask(f"unplug n{number}")
-        kill(self._pid(f"n{number}.node"))
+    def start_dbd(self) -> None:
+        """Starts slurmdbd and waits until it listens."""
+        self._daemon("slurmdbd", self.shape.programs["slurmdbd"], "-D")
+        self._answers("slurmdbd", "bash", "-c", f"</dev/tcp/{self.address}/{self.shape.ports[1]}")
 
-    def _ask(self, request: str) -> None:
-        assert self.holder.stdin
-        assert self.holder.stdout
-        self.holder.stdin.write(request + "\n")
-        self.holder.stdin.flush()
-        answer = self.holder.stdout.readline()
-        if not answer.startswith("done"):
-            raise ClusterError(f"the cluster's first process must do '{request}', but is gone: {tail(self.base / 'log/holder')}")
+    def wait_idle(self, *, timeout: float = 60) -> None:
+        """Waits until every node has registered and has no job."""
 
-    def _pid(self, name: str) -> int:
-        return int((self.base / "run" / name).read_text())
+        def idle() -> bool:
+            states = self.run("sinfo", "--noheader", "--Node", "--partition=train", "--format=%T", check=False)
+            return states.stdout.split() == ["idle"] * self.shape.nodes
+
+        machines.wait_for(idle, "every node is idle", log=self.base / "log/slurmctld.log", timeout=timeout)
+
+    def stop(self) -> None:
+        """Ends every process of the cluster at once; the logs stay."""
+        self.machines.stop()
+        shutil.rmtree(self.base / "db", ignore_errors=True)
+
+    def _bring_up(self) -> None:
+        write(self.base / "bin/inside", config.inside(self.shape, self.machines.enter()).encode(), 0o700)
+        self._daemon("munged", *munged(self.shape))
+        machines.wait_for((self.base / "run/munge.sock").exists, "munged listens", log=self.base / "log/munged.out")
+        if self.shape.accounting:
+            self._start_database()
+        self.start_controller()
+        self._boot(range(1, self.shape.nodes + 1))
+        self.wait_idle()
+
+    def _boot(self, numbers: Iterable[int]) -> None:
+        names = {f"n{number}": self.shape.node_address(number) for number in numbers}
+        for name, address in names.items():
+            (self.base / f"run/{name}.pid").unlink(missing_ok=True)
+            self.machines.boot(name, address)
+        for name in names:
+            machines.wait_for(
+                (self.base / f"run/{name}.pid").exists, f"{name} is up", log=self.base / f"log/{name}.out"
+            )
+
+    def _daemon(self, name: str, *command: str, machine: str | None = None) -> None:
+        pid = self.base / f"run/{name}.pid"
+        pid.unlink(missing_ok=True)
+        subprocess.run(
+            [*self.machines.enter(machine), f"{self.base}/bin/daemon", name, *command],
+            check=True,
+        )
+        machines.wait_for(pid.exists, f"{name} starts", log=self.base / f"log/{name}.out")
 
     def _answers(self, daemon: str, *command: str) -> None:
         def answers() -> bool:
             return self.run(*command, check=False).returncode == 0
 
-        wait_for(answers, f"{daemon} answers", log=self.base / f"log/{daemon}.log")
+        machines.wait_for(answers, f"{daemon} answers", log=self.base / f"log/{daemon}.log")
 
-    def wait_idle(self, timeout: float = 60) -> None:
-        def idle() -> bool:
-            states = self.run("sinfo", "-h", "-N", "-o", "%T", check=False).stdout.split()
-            return states.count("idle") == 2 * self.shape.nodes
+    def _start_database(self) -> None:
+        saved = saved_database(self.shape)
+        if not saved.is_dir():
+            self._make_database()
+            with contextlib.suppress(OSError):  # what cannot be saved is made again, which takes some seconds
+                save(self.base / "db", saved)
+        else:
+            shutil.copytree(saved, self.base / "db", dirs_exist_ok=True)
+        self._start_mariadb()
+        self.start_dbd()
 
-        wait_for(idle, "every node is idle", log=self.base / "log/slurmctld.log", timeout=timeout)
+    def _make_database(self) -> None:
+        owner = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self.shape.user}"]
+        settings = [f"--defaults-file={self.base}/etc/my.cnf", f"--user={self.shape.user}"]
+        make = [self.shape.programs["mariadb-install-db"], *settings, *owner, "--skip-test-db"]
+        subprocess.run(make, check=True, capture_output=True)
+        self._start_mariadb()
+        self.start_dbd()
+        self.run("sh", "-c", f"sacctmgr --immediate < {self.base}/etc/accounts")
+        for daemon in ("slurmdbd", "mariadbd"):
+            machines.kill(self.pid(daemon), signal.SIGTERM)
 
-    def _enter(self, pid: int) -> list[str]:
-        user = ["--user", "--preserve-credentials"] if self.user_namespace else []
-        return ["nsenter", f"--target={pid}", *user, *NAMESPACES]
-
-    def _daemon(self, name: str, *command: str, machine: int | None = None) -> None:
-        pid = self.base / f"run/{name}.pid"
-        pid.unlink(missing_ok=True)
-        subprocess.run(
-            [*self._enter(machine or self.holder_pid), f"{self.base}/bin/daemon", name, *command],
-            check=True,
-            env={**os.environ, **self.env, "MYSQL_UNIX_PORT": f"{self.base}/run/mysql.sock"},
-        )
-        wait_for(pid.exists, f"{name} starts", log=self.base / f"log/{name}.out")
-
-    def stop(self) -> None:
-        self.holder.kill()
-        self.holder.communicate()
+    def _start_mariadb(self) -> None:
+        settings = [f"--defaults-file={self.base}/etc/my.cnf", f"--user={self.shape.user}"]
+        self._daemon("mariadbd", self.shape.programs["mariadbd"], *settings)
+        machines.wait_for((self.base / "run/mysql.sock").exists, "mariadbd listens", log=self.base / "log/mariadbd.log")
 
 
-def find_programs(*, accounting: bool) -> dict[str, str]:
-    wanted = [*DAEMONS, *config.CLIENTS, *SYSTEM, *(DATABASE if accounting else ())]
-    found = {name: shutil.which(name, path=PLACES) for name in wanted}
+def munged(shape: config.Shape) -> list[str]:
+    """Returns the command that starts munge, with a key and a socket of this cluster."""
+    base = shape.base
+    return [
+        shape.programs["munged"],
+        "--foreground",
+        "--force",  # in a user namespace root's folders seem to be nobody's
+        f"--key-file={base}/etc/munge.key",
+        f"--socket={base}/run/munge.sock",
+        f"--pid-file={base}/run/munged.own",
+        f"--seed-file={base}/run/munge.seed",
+        f"--log-file={base}/log/munged.log",
+    ]
+
+
+def _with_machines(shape: config.Shape, own_machines: bool | None) -> Cluster:
+    """Makes the controller's machine: one of its own where that is allowed, else this one."""
+    forbidden = ""
+    if own_machines is not False:
+        write_files(shape)
+        try:
+            return Cluster(shape, machines.Namespaces.start(shape.base))
+        except machines.UnavailableError as error:
+            if own_machines:
+                raise
+            forbidden = str(error)
+    shape = config.on_this_machine(shape, ports=free_ports(shape.nodes + 2))
+    write_files(shape)
+    return Cluster(shape, machines.SharedMachine.start(shape.base, slurmd=shape.programs["slurmd"]), forbidden)
+
+
+def find_programs(names: Iterable[str]) -> dict[str, str]:
+    """Returns the programs' paths, another cluster's wrappers left aside.
+
+    Raises:
+        UnavailableError: some are missing; all are named.
+    """
+    found = {name: shutil.which(name, path=PLACES) for name in names}
     missing = [name for name, path in found.items() if path is None]
     if missing:
-        raise ClusterError(f"a Slurm cluster needs {', '.join(missing)}, which this machine lacks; try: make slurm-packages")
+        told = f"a Slurm cluster must have its programs installed, but these are missing: {', '.join(missing)}"
+        raise machines.UnavailableError(f"{told}; run: make slurm-packages (Debian, as root)")
     return {name: path for name, path in found.items() if path}
 
 
-def write(path: Path, content: bytes, mode: int) -> None:
-    path.parent.mkdir(exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+def make_folders(base: Path) -> None:
+    """Makes the cluster's folders, which are its user's alone.
+
+    Raises:
+        ClusterError: the base has files, or its name does not suit Slurm and sockets.
+    """
+    if not re.fullmatch(r"[\w/.-]{1,80}", str(base)):
+        raise machines.ClusterError(
+            f"base: must be 80 letters at most, none of them special, but is {base}; shorten it"
+        )
+    base.mkdir(exist_ok=True, parents=True)
+    if list(base.iterdir()):
+        raise machines.ClusterError(f"base: must be an empty folder, but {base} has files; take a new one")
+    base.chmod(0o700)
+    for name in ("bin", "db", "etc", "gpu", "log", "proc", "run", "small", "spool", "state"):
+        (base / name).mkdir()
 
 
 def write_files(shape: config.Shape) -> None:
-    shape.base.mkdir(exist_ok=True, parents=True, mode=0o700)
-    shape.base.chmod(0o700)
-    for name in ("run", "log", "state", "spool", "gpu", "small", "proc", "db"):
-        (shape.base / name).mkdir(mode=0o700)
+    """Writes every file of the cluster, each with its mode from the start."""
     for name in shape.names:
-        (shape.base / "spool" / name).mkdir()
+        (shape.base / "spool" / name).mkdir(exist_ok=True)
     for number in range(shape.gpus):
-        (shape.base / f"gpu/nvidia{number}").symlink_to("/dev/null")
+        link = shape.base / f"gpu/nvidia{number}"
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")  # Slurm wants a device; a plain file it refuses
     for path, (content, mode) in config.files(shape).items():
         write(shape.base / path, content, mode)
 
 
-def start_holder(shape: config.Shape) -> tuple[subprocess.Popen[str], int, bool]:
-    for user in (False, True):
-        flags = ["--user", "--map-current-user", "--keep-caps"] if user else []
-        holder = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *flags, *NAMESPACES, "--fork", "--kill-child",
-             "bash", f"{shape.base}/bin/holder"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(shape.base / "log/holder").open("a"), text=True,
-            start_new_session=True,
-        )
-        answer = holder.stdout.readline().split()
-        if answer[:1] == ["ready"]:
-            return holder, int(answer[1]), user
-        holder.wait()
-    raise ClusterError("namespaces: " + tail(shape.base / "log/holder"))
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Writes a file that never had another mode."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
 
 
-def munged(shape: config.Shape) -> list[str]:
-    base = shape.base
-    return [
-        shape.programs["munged"], "--foreground", "--force", f"--socket={base}/run/munge.sock", f"--key-file={base}/etc/munge.key",
-        f"--pid-file={base}/run/munged.own", f"--log-file={base}/log/munged.log", f"--seed-file={base}/run/munge.seed",
+def free_ports(count: int) -> list[int]:
+    """Returns ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as open_ones:
+        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def saved_database(shape: config.Shape) -> Path:
+    """Returns where the database of a new cluster is kept: making it takes seconds, copying it none."""
+    versions = [
+        subprocess.run([shape.programs[name], "-V"], capture_output=True, text=True, check=True).stdout
+        for name in ("mariadbd", "slurmctld")
     ]
+    settings = config.my_cnf(replace(shape, base=Path("/")))
+    key = hashlib.sha256("".join([*versions, settings, config.accounts(shape)]).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "medscale" / f"slurm-accounts-{key}"
 
 
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} ends")
-
-
-def tail(path: Path, lines: int = 5) -> str:
-    return " | ".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "no log"
-
-
-def wait_for(condition: Callable[[], bool], what: str, *, log: Path | None = None, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{what}: must hold within {timeout:g} s, but does not: {tail(log) if log else ''}")
-        time.sleep(0.05)
+def save(made: Path, saved: Path) -> None:
+    """Copies a folder into the cache; of two that save at once, one does."""
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=saved.parent) as folder:
+        copy = shutil.copytree(made, Path(folder) / "copy")
+        copy.rename(saved)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Runs a command with a cluster of its own and returns the command's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--gpus", type=int, default=8, help="of each node")
     parser.add_argument("command", nargs="+")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="medscale-slurm-") as folder:
-        cluster = Cluster.start(Path(folder) / "cluster", nodes=options.nodes, gpus=options.gpus)
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with machines.removed_in_any_case(Path(tempfile.mkdtemp(prefix="medscale-slurm-"))) as folder:
+        cluster = Cluster.start(folder, nodes=asked.nodes, gpus=asked.gpus)
         try:
-            return subprocess.run(options.command, env={**os.environ, **cluster.env}, check=False).returncode
+            command = ["setpriv", "--pdeathsig", "TERM", "--", *asked.command]
+            return subprocess.run(command, env={**os.environ, **cluster.env}, check=False).returncode
         finally:
             cluster.stop()
 

@@ -1,7 +1,8 @@
 """Every file of the test cluster as text: Slurm's configuration and the scripts that make its machines."""
 
 import secrets
-from dataclasses import dataclass, field
+import socket
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CLIENTS = ("sbatch", "squeue", "scontrol", "sacct", "srun", "scancel", "sinfo", "sacctmgr")
@@ -22,10 +23,10 @@ class Shape:
         accounting: whether slurmdbd keeps accounts, so that sacct answers.
         preempt_signal: whether a preempted job gets its own --signal in place of SIGTERM.
         small_mb: size of the small file system in MB.
-        own_machines: whether each node has namespaces of its own; else all share this machine's address.
         programs: where Slurm's programs are found.
-        hostname: this machine's own name, for nodes that share it.
-        ports: what slurmctld, slurmdbd and each slurmd listen on.
+        own_machines: whether each node is a machine of its own; else all are this machine.
+        hostname: of the controller.
+        shared_ports: `ports` where all share one address.
     """
 
     base: Path
@@ -35,10 +36,15 @@ class Shape:
     accounting: bool
     preempt_signal: bool
     small_mb: int
-    own_machines: bool
     programs: dict[str, str]
+    own_machines: bool = True
     hostname: str = "ctl"
-    ports: list[int] = field(default_factory=list)
+    shared_ports: tuple[int, ...] = ()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """What slurmctld, slurmdbd and each slurmd listen on."""
+        return self.shared_ports or (6817, 6819, *[6818] * self.nodes)
 
     @property
     def names(self) -> list[str]:
@@ -55,6 +61,12 @@ class Shape:
         return f"{NETWORK}.{FIRST_NODE + number - 1}" if self.own_machines else "127.0.0.1"
 
 
+def on_this_machine(shape: Shape, *, ports: list[int]) -> Shape:
+    """Returns a cluster whose nodes share this machine's name and address, told apart by `ports`."""
+    hostname = socket.gethostname().partition(".")[0]
+    return replace(shape, own_machines=False, hostname=hostname, shared_ports=tuple(ports))
+
+
 def files(shape: Shape) -> dict[str, tuple[bytes, int]]:
     """Returns every file of the cluster by its path below the base, with its mode."""
     texts = {
@@ -65,11 +77,12 @@ def files(shape: Shape) -> dict[str, tuple[bytes, int]]:
         "etc/accounts": (accounts(shape), 0o600),
         "etc/hosts": (hosts(shape), 0o644),
         "etc/nsswitch.conf": ("passwd: files\ngroup: files\nhosts: files\n", 0o644),  # DNS would wait for time-outs
-        "bin/holder": (HOLDER.format(base=shape.base, small_mb=shape.small_mb, network=NETWORK), 0o700),
-        "bin/node": (NODE.format(base=shape.base, network=NETWORK), 0o700),
+        "bin/holder": (_script(HOLDER, shape, device="br0"), 0o700),
+        "bin/node": (_script(NODE, shape, device="eth0"), 0o700),
         "bin/daemon": (DAEMON.format(base=shape.base), 0o700),
     }
-    known = {path: (text.encode(), mode) for path, (text, mode) in texts.items()}
+    wrappers = {f"bin/{name}": (client(shape, name), 0o700) for name in CLIENTS}
+    known = {path: (text.encode(), mode) for path, (text, mode) in {**texts, **wrappers}.items()}
     return {**known, "etc/munge.key": (secrets.token_bytes(128), 0o600)}
 
 
@@ -182,6 +195,9 @@ skip-log-bin
 skip-name-resolve
 performance-schema=off
 innodb-log-file-size=8M
+innodb-data-file-path=ibdata1:10M:autoextend
+innodb-temp-data-file-path=ibtmp1:2M:autoextend
+innodb-autoextend-increment=1
 innodb-buffer-pool-size=32M
 innodb-flush-log-at-trx-commit=0
 innodb-doublewrite=0
@@ -201,6 +217,22 @@ def hosts(shape: Shape) -> str:
     return "\n".join(["127.0.0.1 localhost", "::1 localhost", f"{shape.address} {shape.hostname}", *nodes, ""])
 
 
+NEIGHBOURS = """for setting in retrans_time_ms=200 base_reachable_time_ms=2000 delay_first_probe_time=1; do
+  echo "${setting#*=}" >"/proc/sys/net/ipv4/neigh/DEVICE/${setting%=*}" || true
+done"""
+"""A lost machine is unreachable after a second: after the usual time-outs, tests of power cuts would take a minute."""
+
+
+def _script(text: str, shape: Shape, *, device: str) -> str:
+    return text.format(
+        base=shape.base,
+        small_mb=shape.small_mb,
+        network=NETWORK,
+        slurmd=shape.programs["slurmd"],
+        neighbours=NEIGHBOURS.replace("DEVICE", device),
+    )
+
+
 HOLDER = """#!/bin/bash
 # Process 1 of the cluster: makes the controller's machine, then starts nodes as it is told; ends when nobody tells.
 set -eu
@@ -212,6 +244,7 @@ mount --rbind /proc {base}/proc # nodes have a /proc of their own; this one keep
 mount -t tmpfs -o size={small_mb}m,mode=0700 small {base}/small
 ip link set lo up
 ip link add br0 type bridge
+{neighbours}
 ip address add {network}.1/24 dev br0
 ip link set br0 up
 unshare --net --mount --uts --pid --fork --kill-child bash -c 'hostname probe && mount -t proc proc /proc'
@@ -236,14 +269,15 @@ outside=--net=/proc/$3/ns/net
 nsenter "$outside" ip link add "v$1" type veth peer name eth0 netns "/proc/$pid/ns/net"
 nsenter "$outside" ip link set "v$1" master br0 up
 hostname "$1"
+{neighbours}
 ip link set lo up
 ip address add "$2/24" dev eth0
 ip link set eth0 up
 ip route add default via {network}.1
 mount -t proc proc /proc
 mount -t tmpfs -o mode=1777 shm /dev/shm
-echo "$pid" >{base}/run/"$1".node.new
-mv {base}/run/"$1".node.new {base}/run/"$1".node
+echo "$pid" >{base}/run/"$1".node
+{base}/bin/daemon "$1" {slurmd} -D -N "$1"
 while :; do
   sleep infinity &
   wait "$!" || true
@@ -252,11 +286,13 @@ done
 
 DAEMON = """#!/bin/bash
 # Starts a daemon that outlives its starter: NAME COMMAND...; run/NAME.pid is its number as seen from outside.
+# It is given no rights over the namespaces, so that jobs have the user's own and no others.
+export SLURM_CONF={base}/etc/slurm.conf MYSQL_UNIX_PORT={base}/run/mysql.sock
 setsid bash -c '
   read -r pid _ <{base}/proc/self/stat
   echo "$pid" >{base}/run/"$0".pid.new
   mv {base}/run/"$0".pid.new {base}/run/"$0".pid
-  exec "$@"' "$@" >>{base}/log/"$1".out 2>&1 </dev/null &
+  exec setpriv --ambient-caps -all "$@"' "$@" >>{base}/log/"$1".out 2>&1 </dev/null &
 """
 
 
