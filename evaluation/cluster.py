@@ -13,9 +13,8 @@ from typing import Any
 
 import ray
 
-from evaluation.meeting import COMPLETE, Nodes, announce
+from evaluation.meeting import Nodes
 from evaluation.nodes import head
-from slurm.files import write_json
 
 LOCAL = "local"
 
@@ -49,7 +48,7 @@ def cluster(*, workers: int, address: str = LOCAL, nodes: Nodes | None = None) -
         _joined(address=started.address, _temp_dir=str(started.folder)),
     ):
         if nodes is not None:
-            announce(nodes, head=started.address, token=token)
+            nodes.announce(started.address, token=token)
             _gather(nodes, started.address)
         yield
 
@@ -108,10 +107,12 @@ def _gather(nodes: Nodes, address: str) -> None:
     """Waits until every node has joined the cluster."""
     until = time.monotonic() + nodes.patience_s
     while len(came := sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])) < nodes.count:
+        if nodes.failures:
+            raise RuntimeError(nodes.failures[0])
         if time.monotonic() > until:
             raise RuntimeError(
                 f"{nodes.count} nodes must join Ray's head at {address} within {nodes.patience_s:g} s, but "
                 f"{len(came)} came: {', '.join(came)}; see the logs of the other nodes' processes"
             )
         time.sleep(0.1)
-    write_json(nodes.meeting / COMPLETE, {"nodes": came})
+    nodes.note_complete(came)

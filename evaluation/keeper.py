@@ -24,13 +24,13 @@ _STOP_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, s
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 _END_S = 10.0  # a process that cannot be killed, such as one that waits for a dead disk, is left behind
 _LOOK_S = 0.1
-_TAIL = 30  # lines
+_TAIL = 50  # lines
 
 
 def main(folder: Path, command: list[str]) -> None:
     """Runs `command` until it ends or standard input does; then ends all its processes and removes `folder`.
 
-    When the command ended by itself, the last lines of its log are written to standard output.
+    When the command ended by itself, the end of its log goes to standard error, and the last line to standard output.
     """
     # Slurm sends a job's stop signals to every process of a step. They are for the stage: it ends Ray when it has
     # kept what is done. The mask passes to all that is started here.
@@ -49,8 +49,7 @@ def main(folder: Path, command: list[str]) -> None:
         while node.poll() is None:
             if select.select([sys.stdin], [], [], _LOOK_S)[0]:
                 return
-        with contextlib.suppress(BrokenPipeError):
-            os.write(sys.stdout.fileno(), _tail(folder / LOG))
+        _report((folder / LOG).read_text(errors="replace").strip())
     finally:
         _end_all()
         shutil.rmtree(folder, ignore_errors=True)
@@ -78,8 +77,12 @@ def _children() -> Iterator[int]:
                 yield int(stat.parent.name)
 
 
-def _tail(log: Path) -> bytes:
-    return b"".join(log.read_bytes().splitlines(keepends=True)[-_TAIL:])
+def _report(log: str) -> None:
+    lines = log.splitlines()[-_TAIL:]
+    with contextlib.suppress(BrokenPipeError):  # the owner went meanwhile
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.write("".join(lines[-1:]))
+        sys.stdout.flush()
 
 
 def _prctl(option: int, value: int) -> None:

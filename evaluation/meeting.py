@@ -10,7 +10,7 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ import psutil
 
 from slurm.files import read_json, write_json
 
-DRIVER, HEAD, COMPLETE, TOKEN = "driver.json", "head.json", "complete.json", "token"
+_DRIVER, _HEAD, _COMPLETE, _TOKEN = "driver.json", "head.json", "complete.json", "token"
+_FAILED = "failed."
 _LOOK_S = 0.5
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 """Seconds without a sign, seconds between questions, questions: a node without power is given up after 11 s."""
@@ -45,6 +46,36 @@ class Nodes:
     gpus: int | None = None
     interface: str | None = None
     patience_s: float = 300.0
+
+    @property
+    def token(self) -> Path:
+        """The file of the token that every connection to Ray needs."""
+        return self.meeting / _TOKEN
+
+    @property
+    def complete(self) -> bool:
+        """Whether all nodes have once joined the cluster."""
+        return _read(self.meeting / _COMPLETE) is not None
+
+    @property
+    def failures(self) -> list[str]:
+        """What other nodes have said of why they do not join."""
+        return [read_json(path)["message"] for path in sorted(self.meeting.glob(f"{_FAILED}*.json"))]
+
+    def announce(self, head: str, *, token: str) -> None:
+        """Tells the other ranks, after the token, where Ray's head is (host:port)."""
+        handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(token)
+        write_json(self.meeting / _HEAD, {"address": head})
+
+    def note_complete(self, hosts: Sequence[str]) -> None:
+        """Tells the other ranks that all nodes have joined the cluster."""
+        write_json(self.meeting / _COMPLETE, {"nodes": hosts})
+
+    def note_failure(self, message: str) -> None:
+        """Tells rank 0 why this node does not join, so that it need not wait."""
+        write_json(self.meeting / f"{_FAILED}{socket.gethostname()}.json", {"message": message})
 
     def own_address(self) -> str:
         """Returns this node's IPv4 address.
@@ -74,7 +105,7 @@ def leading(nodes: Nodes) -> Iterator[None]:
     _require_private(nodes.meeting)
     with socket.create_server((nodes.own_address(), 0), backlog=2 * nodes.count + 16) as listening:
         address, port = listening.getsockname()
-        write_json(nodes.meeting / DRIVER, {"host": socket.gethostname(), "address": address, "port": port})
+        write_json(nodes.meeting / _DRIVER, {"host": socket.gethostname(), "address": address, "port": port})
         yield
 
 
@@ -121,25 +152,16 @@ def following(nodes: Nodes) -> Iterator[Driver]:
         yield Driver(host=told["host"], connection=connection)
 
 
-def announce(nodes: Nodes, *, head: str, token: str) -> None:
-    """Tells the other ranks, after the token, where Ray's head is (host:port)."""
-    handle = os.open(nodes.meeting / TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(token)
-    write_json(nodes.meeting / HEAD, {"address": head})
-
-
-def head_of(nodes: Nodes, driver: Driver) -> str | None:
-    """Waits until rank 0 has announced Ray's head and returns its host:port; None when rank 0 ends without one."""
-    while (found := _read(nodes.meeting / HEAD)) is None:
-        if not driver.lives():
-            return None
+def wait_for_head(meeting: Path) -> str:
+    """Waits until rank 0 has announced Ray's head and returns its host:port."""
+    while (found := _read(meeting / _HEAD)) is None:
+        time.sleep(_LOOK_S)
     return str(found["address"])
 
 
 def _told(nodes: Nodes) -> Any:
     until = time.monotonic() + nodes.patience_s
-    while (found := _read(nodes.meeting / DRIVER)) is None:
+    while (found := _read(nodes.meeting / _DRIVER)) is None:
         if time.monotonic() > until:
             raise TimeoutError(
                 f"node {socket.gethostname()} must learn within {nodes.patience_s:g} s where rank 0 is, but "

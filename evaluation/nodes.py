@@ -1,6 +1,6 @@
 """Ray on the nodes of one job: the head beside rank 0, a worker node beside every other rank, each with a keeper.
 
-`python -m evaluation.nodes OPTIONS` is what the head's keeper runs: it starts the head and waits to be killed.
+`python -m evaluation.nodes head|worker OPTIONS` is what a keeper runs: it starts Ray and waits to be killed.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,12 @@ from typing import Any
 import ray
 
 from evaluation import keeper
-from evaluation.meeting import COMPLETE, TOKEN, Nodes, following, head_of
+from evaluation.meeting import Nodes, following, wait_for_head
 from slurm.files import write_atomic
 
 OBJECT_STORE_BYTES = 100_000_000  # questions and scores are small; Ray would take 30 % of the memory
-START_S = 120.0
+START_S = 300.0
+_WORDS = 500  # characters of an error; the log has all
 PREFIX = "medscale-ray-"
 _FOLDERS = Path("/tmp")  # noqa: S108 - local to the node and short: a socket's path has at most 107 bytes
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class _Kept:
         """Raises a RuntimeError that begins with `what` if Ray has ended by itself."""
         if self.keeper.poll() is not None:
             said, _ = self.keeper.communicate()
-            raise RuntimeError(f"{what}, but Ray ended; its last lines: {said.strip()}")
+            raise RuntimeError(f"{what}, but Ray ended; its last word: {said.strip()[:_WORDS]}")
 
 
 @contextmanager
@@ -68,13 +69,9 @@ def head(*, cpus: int, gpus: int | None, address: str | None, token: str) -> Ite
         RuntimeError: Ray did not start.
         TimeoutError: it did not start in time.
     """
-
-    def command(folder: Path) -> list[str]:
-        options = {"folder": str(folder), "cpus": cpus, "gpus": gpus, "address": address}
-        return [sys.executable, "-m", "evaluation.nodes", json.dumps(options)]
-
     must = f"node {socket.gethostname()} must start Ray's head"
-    with _kept(command, RAY_AUTH_TOKEN=token) as node:
+    options = {"cpus": cpus, "gpus": gpus, "address": address}
+    with _kept(_command("head", options), RAY_AUTH_TOKEN=token) as node:
         found, until = node.folder / _ADDRESS, time.monotonic() + START_S
         while not found.exists():
             node.require(must)
@@ -92,39 +89,26 @@ def serve(nodes: Nodes) -> None:
         TimeoutError: rank 0 did not come.
         ConnectionError: this node cannot reach rank 0.
     """
-    own = nodes.own_address()
+    options = {"meeting": str(nodes.meeting), "cpus": nodes.cpus, "gpus": nodes.gpus, "address": nodes.own_address()}
     with following(nodes) as driver:
-        address = head_of(nodes, driver)
-        if address is None:
-            return
-        must = f"node {socket.gethostname()} must join Ray's head on node {driver.host} at {address}"
-        with _kept(_join(nodes, head=address, own=own), RAY_AUTH_TOKEN_PATH=str(nodes.meeting / TOKEN)) as node:
+        try:
+            with _kept(_command("worker", options), RAY_AUTH_TOKEN_PATH=str(nodes.token)) as node:
+                while driver.lives():
+                    node.require(f"node {socket.gethostname()} must join Ray's head on node {driver.host}")
+        except RuntimeError as error:
+            if not nodes.complete:
+                nodes.note_failure(str(error))
+                raise
+            # The others score what is left. This rank stays: srun may end a step whose first rank has ended.
+            _log.error("%s; the other nodes score on", error)
             while driver.lives():
-                try:
-                    node.require(must)
-                except RuntimeError as error:
-                    if not (nodes.meeting / COMPLETE).exists():
-                        raise
-                    # An exit status would end the whole job, but the other nodes can score what is left.
-                    _log.error("%s; the other nodes score on", error)  # noqa: TRY400 - the error says it
-                    return
+                pass
 
 
-def _join(nodes: Nodes, *, head: str, own: str) -> Callable[[Path], list[str]]:
-    gpus = [] if nodes.gpus is None else [f"--num-gpus={nodes.gpus}"]
-    options = [
-        f"--address={head}",
-        f"--node-ip-address={own}",
-        f"--num-cpus={nodes.cpus}",
-        *gpus,
-        f"--object-store-memory={OBJECT_STORE_BYTES}",
-        "--include-log-monitor=False",
-        "--min-worker-port=0",  # free ports: two evaluations on one node must not meet
-        "--max-worker-port=0",
-        "--block",
-    ]
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start"]
-    return lambda folder: [*start, *options, f"--temp-dir={folder / _RAY}"]
+def _command(role: str, options: Mapping[str, Any]) -> Callable[[Path], list[str]]:
+    """Returns what gives, for a node's folder, the command that its keeper runs."""
+    start = [sys.executable, "-m", "evaluation.nodes", role]
+    return lambda folder: [*start, json.dumps({**options, "folder": str(folder)})]
 
 
 @contextmanager
@@ -163,7 +147,7 @@ def _sweep() -> None:
                     shutil.rmtree(lock.parent)
 
 
-def _hold_head(options: dict[str, Any]) -> None:
+def _hold_head(options: Mapping[str, Any]) -> None:
     folder = Path(options["folder"])
     ray.init(
         address="local",
@@ -180,5 +164,25 @@ def _hold_head(options: dict[str, Any]) -> None:
         signal.pause()
 
 
+def _join_head(options: Mapping[str, Any]) -> None:
+    from ray.scripts import scripts  # takes seconds, in which the head starts
+
+    sys.argv = [
+        "ray",
+        "start",
+        f"--address={wait_for_head(Path(options['meeting']))}",
+        f"--node-ip-address={options['address']}",
+        f"--num-cpus={options['cpus']}",
+        *([] if options["gpus"] is None else [f"--num-gpus={options['gpus']}"]),
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={Path(options['folder'], _RAY)}",
+        "--include-log-monitor=False",
+        "--min-worker-port=0",  # free ports: two evaluations on one node must not meet
+        "--max-worker-port=0",
+        "--block",
+    ]
+    scripts.main()
+
+
 if __name__ == "__main__":
-    _hold_head(json.loads(sys.argv[1]))
+    {"head": _hold_head, "worker": _join_head}[sys.argv[1]](json.loads(sys.argv[2]))

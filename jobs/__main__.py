@@ -1,40 +1,45 @@
-"""The command line: `python -m jobs <stage>` runs one stage; check, ship and dashboard serve the operator."""
+"""The command line: `python -m jobs <stage>` runs one stage; status, cancel, ship and others serve the operator."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from jobs._planning import describe
+from jobs._planning import describe, require_place
 from jobs._run import ROOT, PlanningError, Run, load, load_site, stages
 from jobs._stage import STOPPED
 from slurm.site import Site
 
+_RESULTS = ROOT / "results"
 _EXAMPLES = """examples:
   .venv/bin/python -m jobs check --run demo --site laptop
   .venv/bin/python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
-  .venv/bin/python -m jobs ship        deliver what the tracking server has not got yet
-  .venv/bin/python -m jobs dashboard   open MLflow on this machine
+  .venv/bin/python -m jobs status demo --follow    what every stage is doing, live
+  .venv/bin/python -m jobs cancel demo             end its jobs; release lets it go on
+  .venv/bin/python -m jobs ship                    deliver what the tracking server has not got yet
+  .venv/bin/python -m jobs dashboard               open MLflow on this machine
 
-Snakemake calls these for you: make demo, or
+Snakemake calls the stages for you: make demo, or
   .venv/bin/snakemake --workflow-profile workflows/profiles/local --config run=demo site=laptop
-Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped on request, 130 Ctrl-C.
+Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 stopped or cancelled, 130 Ctrl-C.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status (docs/exit-codes.md)."""
     options = _parser().parse_args(arguments)
+    commands = {"ship": _ship, "dashboard": _dashboard, "release": _release, "cancel": _cancel, "status": _status}
     try:
-        if options.command in ("ship", "dashboard"):
-            return _tracking(options)
+        if options.command in commands:
+            return commands[options.command](options)
         run, site = load(options.run, options.site)
+        if options.command == "check":
+            print(describe(run, site, site_name=_name(options.site)))
+            return 0
+        require_place(site, options.results)
     except PlanningError as error:
         print("\n".join(error.lines), file=sys.stderr)
         return 2
-    if options.command == "check":
-        print(describe(run, site, site_name=_name(options.site)))
-        return 0
     return _stage(options, run, site)
 
 
@@ -54,15 +59,40 @@ def _stage(options: argparse.Namespace, run: Run, site: Site) -> int:
     return 0
 
 
-def _tracking(options: argparse.Namespace) -> int:
-    uri = load_site(options.site).mlflow_tracking_uri
-    if options.command == "dashboard":
-        from jobs._tracking import dashboard
+def _dashboard(options: argparse.Namespace) -> int:
+    from jobs._tracking import dashboard
 
-        return dashboard(options.results, port=options.port, tracking_uri=uri)
+    uri = load_site(options.site).mlflow_tracking_uri
+    return dashboard(options.results, port=options.port, tracking_uri=uri)
+
+
+def _ship(options: argparse.Namespace) -> int:
     from jobs._shipper import ship_command
 
+    uri = load_site(options.site).mlflow_tracking_uri
     return ship_command(options.results, tracking_uri=uri, strict=options.strict)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from jobs._look import last_site
+    from jobs._status import status
+
+    name = options.site or last_site(options.results / _name(options.run)) or "laptop"
+    run, site = load(options.run, name)
+    results, follow, as_json = options.results, options.follow, options.json
+    return status(run, site, site_name=_name(name), results=results, follow=follow, as_json=as_json)
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from jobs._cancel import cancel
+
+    return cancel(_name(options.run), results=options.results, stages=options.stage, yes=options.yes)
+
+
+def _release(options: argparse.Namespace) -> int:
+    from jobs._cancel import release
+
+    return release(_name(options.run), results=options.results, stages=options.stage)
 
 
 def _name(site: str) -> str:
@@ -89,6 +119,15 @@ def _parser() -> argparse.ArgumentParser:
             required=not first,
             help="record.json of each stage it stands on, as the rule names them",
         )
+    status = _add_for_operators(commands, "status", "show every stage of a run, what it costs and when it will be done")
+    status.add_argument("--site", help="a file of slurm/sites, or a path (default: the site where it was last started)")
+    status.add_argument("--follow", action="store_true", help="go on showing it, on a terminal")
+    status.add_argument("--json", action="store_true", help="print one JSON document, for scripts")
+    cancel = _add_for_operators(commands, "cancel", "end the jobs of a run; its stages stay cancelled until released")
+    cancel.add_argument("--stage", nargs="+", default=[], help="only these stages (default: those with a live job)")
+    cancel.add_argument("--yes", action="store_true", help="do not ask")
+    release = _add_for_operators(commands, "release", "let cancelled stages start again")
+    release.add_argument("--stage", nargs="+", default=[], help="only these stages (default: all that are cancelled)")
     ship = _add(commands, "ship", "deliver journals to MLflow")
     ship.add_argument("--strict", action="store_true", help="exit 1 when something could not be delivered")
     dashboard = _add(commands, "dashboard", "serve the MLflow UI on 127.0.0.1")
@@ -96,13 +135,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_for_operators(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.add_argument("run", help="a file of workflows/runs, or a path")
+    command.add_argument("--results", type=Path, default=_RESULTS, help="where results lie (default: %(default)s)")
+    return command
+
+
 def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     if name not in ("ship", "dashboard"):
         command.add_argument("--run", default="demo", help="a file of workflows/runs, or a path (default: %(default)s)")
     command.add_argument("--site", default="laptop", help="a file of slurm/sites, or a path (default: %(default)s)")
-    results = ROOT / "results"
-    command.add_argument("--results", type=Path, default=results, help="where results lie (default: %(default)s)")
+    command.add_argument("--results", type=Path, default=_RESULTS, help="where results lie (default: %(default)s)")
     return command
 
 

@@ -1,6 +1,7 @@
 """`python -m jobs cancel` and `release`: a cancelled stage stays so, whoever starts the workflow, until it is released.
 
-The marks come first, then jobs are ended: one that is requeued or started in between finds its mark and leaves.
+The marks come first, then jobs are ended: one that is requeued or started in between finds its mark and leaves. A run
+is known by its name alone: one whose files do not plan any more can still be cancelled.
 """
 
 import getpass
@@ -14,13 +15,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from jobs import _processes
-from jobs._run import Run
-from jobs._states import live, of_attempt
+from jobs._run import stages as all_stages
+from jobs._states import live, needs_slurm, of_attempt
 from slurm import ledger, queue
 from slurm.files import write_json
 from slurm.ledger import Attempt
 from slurm.queue import Job
-from slurm.site import Site
 
 _GRACE_S = 5.0  # how long a process of this machine is watched after it was asked to end
 
@@ -36,6 +36,12 @@ class _Target:
     processes: int
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it is unfinished and something of it runs or may still run."""
+        over = self.attempt is None or self.attempt.verdict is not None
+        return not over and bool(self.job_ids or self.processes)
+
+    @property
     def what(self) -> str:
         """Returns what ends, in a few words."""
         if self.job_ids:
@@ -44,8 +50,7 @@ class _Target:
 
 
 def cancel(
-    run: Run,
-    site: Site,
+    run: str,
     *,
     results: Path,
     stages: Sequence[str] = (),
@@ -56,8 +61,7 @@ def cancel(
     """Cancels stages and ends their jobs; prints a line for each.
 
     Args:
-        run: the checked run.
-        site: the checked site.
+        run: the run's name.
         results: the folder of results.
         stages: which; those with a live job unless given.
         yes: do not ask.
@@ -65,15 +69,15 @@ def cancel(
         end: ends jobs of Slurm by their ids; tells whether the controller took it.
 
     Returns:
-        The exit status: 0 done or nothing to do, 1 a job may go on or the person said no, 2 no such stage.
+        The exit status: 0 done or nothing to do, 1 a job may go on or the person said no, 2 no such run or stage.
     """
-    if _unknown(run, stages):
+    if _unknown(results / run, stages):
         return 2
-    answer = ask() if site.executor == "slurm" else []
-    found = [_target(results / run.name / name, answer) for name in stages or run.sections]
-    targets = [target for target in found if stages or target.job_ids or target.processes]
+    answer = ask() if needs_slurm(results / run, all_stages()) else []
+    found = [_target(results / run / name, answer) for name in stages or all_stages()]
+    targets = [target for target in found if stages or target.goes_on]
     if not targets:
-        print(f"{run.name}: nothing to cancel; no stage has a job")
+        print(f"{run}: nothing to cancel; no stage has a job")
         return 0
     told = "; ".join(f"{target.stage} ({target.what})" for target in targets)
     if not yes and not _agrees(f"cancel {told}? [y/N] "):
@@ -85,22 +89,22 @@ def cancel(
     return 0 if all(ended) else 1
 
 
-def release(run: Run, *, results: Path, stages: Sequence[str] = ()) -> int:
+def release(run: str, *, results: Path, stages: Sequence[str] = ()) -> int:
     """Lets cancelled stages start again, all of them unless some are named; prints a line for each.
 
     Returns:
-        The exit status: 0, or 2 when there is no such stage.
+        The exit status: 0, or 2 when there is no such run or stage.
     """
-    if _unknown(run, stages):
+    if _unknown(results / run, stages):
         return 2
-    held = [name for name in stages or run.sections if (results / run.name / name / "held.json").exists()]
+    held = [name for name in stages or all_stages() if (results / run / name / "held.json").exists()]
     for name in held:
-        (results / run.name / name / "held.json").unlink(missing_ok=True)
+        (results / run / name / "held.json").unlink(missing_ok=True)
         print(f"{name}: released; start the workflow again to go on")
     for name in set(stages) - set(held):
         print(f"{name}: was not held")
     if not held and not stages:
-        print(f"{run.name}: no stage is held")
+        print(f"{run}: no stage is held")
     return 0
 
 
@@ -137,13 +141,13 @@ def _end(target: _Target, end: Callable[..., bool], *, silent: bool) -> bool:
     return True
 
 
-def _hold(run: Run, target: _Target) -> None:
+def _hold(run: str, target: _Target) -> None:
     """Marks a stage as cancelled; one that is marked keeps its mark."""
     path = target.folder / "held.json"
     if path.exists():
         return
     who, ids = _user(), ", ".join(target.job_ids)
-    reason = f"cancelled by {who} with python -m jobs cancel {run.name}"
+    reason = f"cancelled by {who} with python -m jobs cancel {run}"
     write_json(path, {"by": "operator", "time": time.time(), "job_id": ids, "reason": reason})
 
 
@@ -173,11 +177,15 @@ def _agrees(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _unknown(run: Run, stages: Iterable[str]) -> bool:
-    """Says which names are no stages of the run; tells whether there are any."""
-    wrong = [name for name in stages if name not in run.sections]
+def _unknown(root: Path, stages: Iterable[str]) -> bool:
+    """Says that a run was never started, or which names are no stages; tells whether that is so."""
+    if not root.is_dir():
+        print(f"run: must have been started, but {root} is not there; mend the name or --results", file=sys.stderr)
+        return True
+    known = all_stages()
+    wrong = [name for name in stages if name not in known]
     for name in wrong:
-        close = get_close_matches(name, run.sections, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(run.sections)}"
-        print(f"--stage: must be a stage of the run, but is {name!r}; {hint}", file=sys.stderr)
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"
+        print(f"--stage: must be a stage, but is {name!r}; {hint}", file=sys.stderr)
     return bool(wrong)

@@ -4,8 +4,10 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from jobs import _forecast
@@ -226,9 +228,24 @@ def _left(
     """Returns the rest of a stage that has said how far it is, after the `start` that Slurm expects."""
     if done is None or not total:
         return None
-    times = told.times or _points(book, done, until)
-    rest = _forecast.remaining(times, left=total - done, until=until)
+    times, pauses = told.times or _points(book, done, until), _pauses(book)
+    worked = {step: _worked(moment, pauses) for step, moment in times.items()} if pauses else times
+    rest = _forecast.remaining(worked, left=total - done, until=_worked(until, pauses))
     return rest + Span(best=start, likely=start, worst=start)
+
+
+def _pauses(book: Ledger) -> list[tuple[float, float]]:
+    """Returns the times between attempts, when nobody wanted the work done: they say nothing of its pace."""
+    pauses = []
+    for attempt, after in pairwise(_same(book)):
+        alive = [each.alive_until for each in book.executions if each.attempt == attempt.path.name]
+        over = attempt.verdict.time if attempt.verdict else max(alive, default=attempt.time)
+        pauses += [(over, after.time)] if after.time > over else []
+    return pauses
+
+
+def _worked(moment: float, pauses: Sequence[tuple[float, float]]) -> float:
+    return moment - sum(max(0.0, min(moment, end) - begin) for begin, end in pauses)
 
 
 def _points(book: Ledger, done: float, until: float) -> dict[float, float]:
@@ -305,3 +322,12 @@ def _last_lines(path: Path) -> tuple[str, ...]:
 def _plain(line: str) -> str:
     """Leaves out what a terminal would obey: a log is only shown."""
     return "".join(character for character in _ESCAPE.sub("", line).expandtabs() if character.isprintable())
+
+
+def last_site(root: Path) -> str | None:
+    """Returns the name of the site that the newest attempt in results/<run> was for; None before the first."""
+    asked = sorted(root.glob("*/attempts/*/request.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in asked:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(read_json(path)["site"])
+    return None

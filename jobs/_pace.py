@@ -5,6 +5,8 @@ and the next look reads what is new.
 """
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs._journal import NAME, read_entries
+from slurm import ledger
 from slurm.files import write_atomic
 
 NOTE = ".pace.json"
@@ -71,17 +74,30 @@ def pace(folder: Path, *, before: Pace | None = None) -> Pace:
     return told
 
 
+def costs(folder: Path) -> dict[str, float]:
+    """Returns what restarts have cost the stage that works in `folder`, as metrics of its run.
+
+    job/restarts counts begins after the first, job/lost_steps the steps that were gone back over, and job/goodput is
+    productive time over allocated time, where a batch script has written down what was allocated.
+    """
+    told, here = pace(folder), os.environ.get("SLURM_JOB_ID", "")
+    book = ledger.read(folder, now=time.time(), running={here}, seen=(*told.stops, told.time))
+    allocated = ledger.allocated_s(book.current) if here else 0.0
+    goodput = {"job/goodput": told.productive_s / allocated} if allocated else {}
+    return {"job/restarts": float(ledger.restarts(book.current)), "job/lost_steps": float(told.lost), **goodput}
+
+
 def advance(known: Pace, journal: Path) -> Pace:
     """Folds the entries of a journal that come after `known`."""
     seconds, times, newest = dict(known.seconds), dict(known.times), dict(known.newest)
-    lost, offset, tracking_id, time = known.lost, known.offset, known.tracking_id, known.time
+    lost, offset, tracking_id, heard = known.lost, known.offset, known.tracking_id, known.time
     stops = list(known.stops)
     for entry, end in read_entries(journal, offset=known.offset):
         offset = end
         if entry["kind"] == "damaged":
             continue
-        stops += [time] if entry["kind"] == "start" and time else []
-        time = entry["time"] / 1000
+        stops += [heard] if entry["kind"] == "start" and heard else []
+        heard = entry["time"] / 1000
         if entry["kind"] == "start" and entry["tracking_id"] != tracking_id:
             seconds, times, newest, lost, tracking_id = {}, {}, {}, 0, entry["tracking_id"]
         values = entry["values"] if entry["kind"] == "metrics" else {}
@@ -89,7 +105,7 @@ def advance(known: Pace, journal: Path) -> Pace:
         if SECONDS in values:
             step = entry["step"]
             lost += _go_back(seconds, times, step)
-            seconds[step], times[step] = float(values[SECONDS]), time
+            seconds[step], times[step] = float(values[SECONDS]), heard
     return Pace(
         offset=offset,
         tracking_id=tracking_id,
@@ -97,7 +113,7 @@ def advance(known: Pace, journal: Path) -> Pace:
         times=times,
         lost=lost,
         newest=newest,
-        time=time,
+        time=heard,
         stops=tuple(stops),
     )
 

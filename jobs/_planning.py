@@ -1,10 +1,12 @@
 """What a run would do at a site: shown before anything is queued."""
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
-from jobs._run import Run
+from jobs._run import PlanningError, Run
 from slurm.resources import Resources
 from slurm.site import Site
 
@@ -26,6 +28,26 @@ def describe(run: Run, site: Site, *, site_name: str, now: datetime | None = Non
         "\n".join(_submissions(run, site)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def require_place(site: Site, results: Path) -> None:
+    """Checks that jobs can be submitted from here, and that every node will see the results.
+
+    Raises:
+        PlanningError: with what does not hold, one line each.
+    """
+    lines = []
+    if site.executor == "slurm" and not shutil.which("sbatch"):
+        lines.append(
+            "sbatch must be on the PATH where jobs are submitted, but is not; load Slurm's module or log in there"
+        )
+    if site.shared and not results.resolve().is_relative_to(Path(site.shared).resolve()):
+        lines.append(
+            f"results: must lie under {site.shared}, which all nodes see (the site's shared), but lie in "
+            f"{results.resolve()}; give --results, or config results= to Snakemake"
+        )
+    if lines:
+        raise PlanningError(lines)
 
 
 def _table(run: Run) -> str:

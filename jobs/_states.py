@@ -7,13 +7,14 @@ requeued     its job waits to go on         waiting      for the stages before i
                                             not started
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import _processes
 from jobs._forecast import duration
 from jobs._record import history_path
+from slurm import ledger
 from slurm.ledger import Attempt, Ledger
 from slurm.queue import Ending, Job
 
@@ -43,6 +44,12 @@ class Seen:
     ending: Callable[[str], Ending | None]
 
 
+def needs_slurm(root: Path, stages: Iterable[str]) -> bool:
+    """Tells whether a newest attempt went to Slurm and has no verdict yet: else Slurm has nothing to say."""
+    newest = [ledger.latest(root / stage) for stage in stages]
+    return any(attempt and attempt.executor != "local" and attempt.verdict is None for attempt in newest)
+
+
 def of_attempt(attempt: Attempt | None, answer: Sequence[Job] | None) -> list[Job] | None:
     """Returns an attempt's jobs in an answer of the controller: by their ids, and by the token in their comments."""
     if attempt is None or answer is None:
@@ -64,7 +71,7 @@ def running_ids(attempt: Attempt | None, jobs: Sequence[Job] | None) -> set[str]
 
 
 def state(seen: Seen) -> tuple[str, str]:
-    """Returns the state of a stage and the reason; ("", reason) when it has not been started, or may start again."""
+    """Returns the state of a stage and the reason; ("", "") when there has been nothing to judge."""
     for rule in (_queued, _done, _held, _judged, _local, _by_files, _gone):
         found = rule(seen)
         if found is not None:
@@ -73,8 +80,9 @@ def state(seen: Seen) -> tuple[str, str]:
 
 
 def _queued(seen: Seen) -> tuple[str, str] | None:
-    jobs = live(seen.jobs)
-    if not jobs:
+    """A job whose attempt has its verdict is only being cleared away."""
+    jobs, attempt = live(seen.jobs), seen.ledger.latest
+    if not jobs or (attempt is not None and attempt.verdict is not None):
         return None
     job = jobs[0]
     if seen.ledger.held is not None:
@@ -102,9 +110,9 @@ def _judged(seen: Seen) -> tuple[str, str] | None:
     verdict = seen.ledger.latest.verdict if seen.ledger.latest else None
     if verdict is None:
         return None
-    if verdict.state in ("finished", "failed"):
-        return "done" if verdict.state == "finished" else "failed", verdict.reason
-    return "", verdict.reason
+    again = f"{verdict.reason}; {_AGAIN}" if verdict.reason else _AGAIN
+    words = {"finished": ("done", verdict.reason), "failed": ("failed", verdict.reason)}
+    return words.get(verdict.state, ("waiting", again))
 
 
 def _local(seen: Seen) -> tuple[str, str] | None:

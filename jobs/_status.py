@@ -14,6 +14,7 @@ from jobs import _forecast
 from jobs._forecast import Span, duration
 from jobs._look import RunView, StageView, look
 from jobs._run import Run
+from jobs._states import ACTIVE, needs_slurm
 from slurm import queue
 from slurm.queue import Job
 from slurm.site import Site
@@ -45,11 +46,11 @@ def status(
         results: the folder of results.
         follow: go on looking until all is done or Ctrl-C, where stdout is a terminal.
         as_json: print one JSON document for scripts.
-        ask: asks Slurm for this user's jobs; never called at a site without Slurm.
+        ask: asks Slurm for this user's jobs; only called while a stage's newest attempt is open there.
     """
     ending = partial(queue.ending, accounting=site.accounting)
     see = partial(look, run, site, site_name=site_name, results=results, ending=ending)
-    answer = partial(_answer, site, ask)
+    answer = partial(_answer, results / run.name, run, ask)
     view = see(answer=answer())
     if as_json:
         print(json.dumps(as_document(view), indent=2, ensure_ascii=False, allow_nan=False))
@@ -90,8 +91,8 @@ def as_document(view: RunView) -> dict[str, Any]:
     return finite
 
 
-def _answer(site: Site, ask: Answer) -> list[Job] | None:
-    return ask() if site.executor == "slurm" else []
+def _answer(root: Path, run: Run, ask: Answer) -> list[Job] | None:
+    return ask() if needs_slurm(root, run.sections) else []
 
 
 def _again(see: Callable[..., RunView], answer: Answer, site: Site, before: RunView) -> RunView:
@@ -189,7 +190,7 @@ def _finish(view: RunView) -> str:
     """Returns when all will be done, between what times, on what it rests, and how that meets the deadline."""
     if all(stage.state == "done" for stage in view.stages):
         return "all stages are done"
-    going = any(stage.state in ("running", "pending", "requeued") for stage in view.stages)
+    going = any(stage.state in ACTIVE for stage in view.stages)
     best, likely, worst = (view.time + seconds for seconds in (view.finish.best, view.finish.likely, view.finish.worst))
     spread = f", between {_when(best)} and {_when(worst)}" if best < worst else ""
     parts = [f"done {_when(likely)}{'' if going else ' if it goes on now'}{spread}"]

@@ -68,7 +68,7 @@ class OutOfTimeError(TimeoutError):
 
 
 def _asked_to_stop(request: Mapping[str, Any], started: float, *_: object) -> None:
-    """Stops a stage that does not look for stop requests by itself: preempted, it begins again; out of time, it fails."""
+    """Stops a stage that does not look for stop requests by itself: it begins again, unless its time was too short."""
     minutes, stage = request["resources"]["timeout_min"], request["stage"]
     lead = _site(request).signal_lead_s + _EARLY_S
     near_limit = time.time() - started > minutes * 60 - lead

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -49,8 +49,8 @@ class Watch:
         if last or time.monotonic() - self._gathered_at > _GATHER_INTERVAL_S:
             self._gather(last=last)
         path = self._attempt / "progress.json"
-        state = read_json(path) if path.is_file() else {"done": 0, "total": None, "note": ""}
-        note = state["note"] if not waits or " running" in waits and state["note"] else waits
+        state: dict[str, Any] = read_json(path) if path.is_file() else {"done": 0, "total": None, "note": ""}
+        note = state["note"] if not waits or (" running" in waits and state["note"]) else waits
         self._bar.update(self._task, completed=state["done"], total=state["total"], note=note)
         if sys.stderr.isatty() or (state["total"] is None and not waits):
             return

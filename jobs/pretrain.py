@@ -1,5 +1,6 @@
 """pretrain: trains the model on the token shards with Megatron, one process per GPU, from its last good checkpoint."""
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from jobs._pace import costs
 from jobs._stage import STOPPED, Context, Outcome, Stage, StageConfig
 from parallelism.layout import Layout, problems
 from parallelism.presets import ModelShape, preset
@@ -131,6 +133,7 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
     if stage.rank == 0:
         stage.journal.dataset(name="shards", digest=manifest, source=str(shards.folder), context="training")
     with launch.joined(launch.place()):
+        _meet(stage)
         result = trainer.train(
             _recipe(config, shards, data_digest=manifest, seed=stage.seed),
             layout=config.layout,
@@ -144,6 +147,16 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
         print(f"stopped on request after step {result.step}; the same command goes on from {result.checkpoint.path}")
         sys.exit(STOPPED)
     return _outcome(stage, shards, result) if stage.rank == 0 else Outcome(metrics={})
+
+
+def _meet(stage: Stage) -> None:
+    """Checks that all ranks reach each other and agree; rank 0 tells how fast."""
+    from parallelism import collective
+
+    report = collective.check()
+    if report is not None and stage.rank == 0:
+        print(report, flush=True)
+        stage.journal.metrics(int(os.environ.get("SLURM_RESTART_COUNT", "0")), report.metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +177,7 @@ class _Watcher:
         print(line, flush=True)
 
     def saving(self, step: int) -> None:
+        self.stage.journal.metrics(step, costs(self.stage.folder))
         self.stage.journal.sync()
 
 

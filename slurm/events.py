@@ -1,4 +1,4 @@
-"""The executions of one attempt, as its batch script writes them: when each began and ended, where, and how far it got."""
+"""The executions of one attempt, as its batch script writes them: when each began and ended, where, and how far."""
 
 import json
 import os

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from slurm.files import write_atomic
 
-LIVE = frozenset(
+_LIVE = (
     "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED STOPPED REQUEUED REQUEUE_FED REQUEUE_HOLD RESIZING SIGNALING "
-    "SPECIAL_EXIT STAGE_OUT RESV_DEL_HOLD".split()
+    "SPECIAL_EXIT STAGE_OUT RESV_DEL_HOLD"
 )
+LIVE = frozenset(_LIVE.split())
 """States of a job that runs or may still run."""
 _TIMEOUT_S = 15.0
 _FIELDS = ("%i", "%T", "%r", "%N", "%j", "%S", "%e", "%k")

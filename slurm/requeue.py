@@ -1,14 +1,16 @@
 """What a job's batch script decides by itself: whether it may start, and whether it goes on after its ranks have ended.
 
-`python -m slurm.requeue begin ATTEMPT SCRIPT` comes before the ranks, `end ATTEMPT STATUS` after them. Nobody outside need be
-alive: a job that was stopped by a signal, preempted or lost a rank puts itself back into the queue, under the same id,
-or, where a site forbids that, the successor that it queued at its start goes on. A job that was cancelled does not.
+`python -m slurm.requeue begin ATTEMPT SCRIPT` comes before the ranks, `end ATTEMPT STATUS` after them. Nobody outside
+need be alive: a job that was stopped by a signal, preempted or lost a rank puts itself back into the queue, under the
+same id, or, where a site forbids that, the successor that it queued at its start goes on. One that was cancelled does
+not.
 """
 
-import json
+import fcntl
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -23,12 +25,14 @@ NOTHING_TO_DO = 100
 STOPPED = 85  # what ranks exit with when they were asked to stop and have saved their state
 _SILENCE_S = 600.0  # how long the end of a job waits for a controller that does not answer
 _KILLED_S = 300.0  # Slurm ends the script of a job that it has requeued long before
+_EARLY_S = 60.0  # Slurm may send its warning that much before it was asked to
 _TAIL_LINES = 12
 _SRUN_ERROR = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: (.+)$", re.MULTILINE)
 
 
 def main(arguments: list[str]) -> int:
     """Runs `begin ATTEMPT SCRIPT` or `end ATTEMPT STATUS` and returns the exit status of the batch script."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a preemption sends it again while the way on is being decided
     step, attempt = arguments[0], Path(arguments[1])
     return begin(attempt, script=Path(arguments[2])) if step == "begin" else end(attempt, arguments[2])
 
@@ -69,7 +73,7 @@ def begin(attempt: Path, *, script: Path) -> int:
 def end(attempt: Path, status: str) -> int:
     """Writes down how the ranks ended and goes on where that is right; returns the batch script's exit status."""
     spec = read_json(attempt / "spec.json")
-    code = 1 if status == "preflight" else int(status)
+    code = int(status) if status.isdigit() else 1
     outcome, reason, node = _outcome(attempt, spec, status)
     step = progress(attempt)
     ended = Event(event="end", job_id=_job_id(), restart=_restart(), status=code, outcome=outcome, step=step)
@@ -89,6 +93,12 @@ def end(attempt: Path, status: str) -> int:
 def remember(attempt: Path, job_id: str) -> None:
     """Keeps the id of one more job of this attempt, durably."""
     path = attempt / "job.json"
+    with (attempt / ".job.lock").open("a") as lock:  # who submits and the job itself may both know a new id
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _add_id(path, job_id)
+
+
+def _add_id(path: Path, job_id: str) -> None:
     known: dict[str, Any] = read_json(path) if path.is_file() else {"job_ids": [], "submitted": time.time()}
     if job_id not in known["job_ids"]:
         write_json(path, {**known, "job_ids": [*known["job_ids"], job_id]})
@@ -172,16 +182,44 @@ def _queue_successor(attempt: Path, script: Path) -> None:
 
 def _outcome(attempt: Path, spec: Mapping[str, Any], status: str) -> tuple[str, str, str | None]:
     """Returns (outcome, reason, node): how the ranks ended, why, and which node was first to fail."""
-    if status == "preflight":
-        found = read_json(attempt / "preflight" / "verdict.json")
-        return "preflight", "; ".join(found["lines"]), next(iter(found["bad_nodes"]), None)
+    if not status.isdigit():
+        return "preflight", *_unready(attempt, status)
     if status == "0" and Path(spec["done"]).exists():
         return "finished", "", None
     if Path(spec["held"]).exists():
         return "cancelled", "the stage is held", None
-    if int(status) == STOPPED:
-        return "stopped", "it was asked to stop and saved its state", None
-    return "crashed", *_why(attempt, status)
+    if int(status) != STOPPED:
+        return "crashed", *_why(attempt, status)
+    if _is_too_short(attempt, spec):
+        limit = f"its time limit of {spec['timeout_min']} min ended it before it got further"
+        return "crashed", f"{limit}; raise resources.timeout_min", None
+    return "stopped", "it was asked to stop and saved its state", None
+
+
+def _unready(attempt: Path, what: str) -> tuple[str, str | None]:
+    """Returns (reason, node) of a job whose ranks were not started: a check failed, or a line of the batch script."""
+    if what != "preflight":
+        return f"`{what}` failed; correct the site file or the node", None
+    lines, bad = _checked(attempt)
+    return "; ".join(lines), next(iter(bad), None)
+
+
+def _is_too_short(attempt: Path, spec: Mapping[str, Any]) -> bool:
+    """Tells whether this execution ran to its time limit and did nothing: the next would do the same."""
+    begun = [event for event in read_events(attempt) if event.event == "begin"]
+    if not begun or progress(attempt) > begun[-1].step:
+        return False
+    latest = 60.0 * spec["timeout_min"] - spec["signal_lead_s"] - _EARLY_S
+    return bool(time.time() - begun[-1].time > latest)
+
+
+def _checked(attempt: Path) -> tuple[list[str], list[str]]:
+    """Returns (lines, bad nodes) of the checks before the first step."""
+    path = attempt / "preflight" / "verdict.json"
+    if not path.is_file():
+        return ["the checks of the nodes did not end: a disk hangs, or srun does"], []
+    found = read_json(path)
+    return found["lines"], found["bad_nodes"]
 
 
 def _why(attempt: Path, status: str) -> tuple[str, str | None]:
@@ -244,6 +282,7 @@ def _go_on(attempt: Path, spec: Mapping[str, Any], ended: Event) -> int:
     if bad and queue.spare_nodes(spec["partition"], without=bad) >= spec["nodes"]:
         queue.update(successor, f"ExcNodeList={','.join(bad)}")
     if how == "requeue":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_KILLED_S)  # an exit now would be taken for the end of the job that is in the queue again
     return ended.status or 1
 
@@ -252,7 +291,7 @@ def _bad_nodes(attempt: Path, ended: Event) -> list[str]:
     """Returns the nodes to leave out: those that failed the checks, and one that was first to fail twice in a row."""
     ends = [event for event in read_events(attempt) if event.event == "end"]
     if ended.outcome == "preflight":
-        return list(read_json(attempt / "preflight" / "verdict.json")["bad_nodes"])
+        return _checked(attempt)[1]
     twice = bool(ends) and ended.node is not None and ends[-1].node == ended.node
     return [ended.node] if twice and ended.node else []
 

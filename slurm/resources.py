@@ -93,7 +93,8 @@ class Resources(BaseModel):
             comment: what tells people and medscale whose job this is.
         """
         told = site.options(purpose)
-        memory = {} if self.mem_gb is None else {"mem": f"{round(self.mem_gb * 1000)}M"}
+        whole = {"mem": "0"} if told.exclusive else {}  # all of a node that nobody else is on
+        memory = whole if self.mem_gb is None else {"mem": f"{round(self.mem_gb * 1000)}M"}
         chosen = {
             "job-name": name,
             "partition": told.partition,

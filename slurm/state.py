@@ -1,7 +1,7 @@
 """A submitted job from outside: found again after its submitter died, waited for, and told how it ended.
 
-The job writes its own verdict (slurm/requeue.py). The scheduler is asked for what a job cannot write: that it waits, that
-it was cancelled before it began, that it is gone.
+The job writes its own verdict (slurm/requeue.py). The scheduler is asked for what a job cannot write: that it waits,
+that it was cancelled before it began, that it is gone.
 """
 
 import time

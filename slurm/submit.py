@@ -134,7 +134,9 @@ def environment(site: Site) -> dict[str, str]:
 def log_paths(attempt: Path) -> list[Path]:
     """Returns the log files of an attempt's processes, rank 0 first."""
     found = [*attempt.glob("submitit/*_log.out"), *attempt.glob("submitit/*_log.err")]
-    return sorted(found, key=lambda path: (path.suffix == ".err", [int(part) for part in re.findall(r"\d+", path.name)]))
+    return sorted(
+        found, key=lambda path: (path.suffix == ".err", [int(part) for part in re.findall(r"\d+", path.name)])
+    )
 
 
 def refusal(asked: Submission) -> str | None:
@@ -158,9 +160,8 @@ def flags(options: dict[str, Any]) -> list[str]:
 
 
 def _slurm(asked: Submission) -> dict[str, Any]:
-    options = asked.resources.sbatch_options(
-        asked.site, name=asked.name, purpose=asked.purpose, comment=asked.comment
-    )
+    site = asked.site
+    options = asked.resources.sbatch_options(asked.site, name=asked.name, purpose=asked.purpose, comment=asked.comment)
     return {
         "job_name": asked.name,
         "nodes": asked.resources.nodes,
@@ -171,7 +172,7 @@ def _slurm(asked: Submission) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "additional_parameters": {name: value for name, value in options.items() if name not in _OWN},
         "setup": _setup(asked),
-        "srun_args": [*_SRUN, f"--cpus-per-task={asked.resources.cpus_per_task}", *asked.site.srun, *_pyxis(asked.site)],
+        "srun_args": [*_SRUN, f"--cpus-per-task={asked.resources.cpus_per_task}", *site.srun, *_pyxis(site)],
         "teardown": ["status=$?", f'exec {_batch(asked, "end")} "$status"'],
     }
 
@@ -179,14 +180,30 @@ def _slurm(asked: Submission) -> dict[str, Any]:
 def _setup(asked: Submission) -> list[str]:
     """Returns the lines before the ranks start: whether they may, and whether every node can."""
     lines = ["trap : TERM USR2 # for the ranks; this script lives on to requeue", f"cd {shlex.quote(str(ROOT))}"]
-    lines += [f"module load {shlex.quote(name)}" for name in asked.site.modules]
+    lines += [_loaded(asked, name) for name in asked.site.modules]
     lines.append(f'{_batch(asked, "begin")} "$0" || exit $(($? % 100)) # 100: nothing is left to do')
     if asked.spread != "one" and (asked.resources.world_size > 1 or asked.resources.gpus_per_node):
-        check = [*_inside(asked.site), "-m", "slurm.preflight", str(asked.attempt)]
-        each = ["srun", "--ntasks-per-node=1", f"--ntasks={asked.resources.nodes}", *_pyxis(asked.site)]
         judge = shlex.join([_python(asked.site), "-m", "slurm.preflight", "--judge", str(asked.attempt)])
-        lines += [shlex.join([*each, *check]), f"{judge} || exec {_batch(asked, 'end')} preflight"]
+        lines += [shlex.join(_checks(asked)), f"{judge} || exec {_batch(asked, 'end')} preflight"]
     return lines
+
+
+def _loaded(asked: Submission, module: str) -> str:
+    """Returns the line that loads an environment module, or ends the attempt with that reason."""
+    load = shlex.join(["module", "load", module])
+    return f"{load} || exec {_batch(asked, 'end')} {shlex.quote(load)}"
+
+
+def _checks(asked: Submission) -> list[str]:
+    """Returns the command that looks at each node, with one process that may use all that the node's tasks have."""
+    size, site = asked.resources, asked.site
+    per_task = site.gpu_request == "gpus-per-task" and size.gpus_per_node
+    gpus = [f"--gpus-per-node={size.gpus_per_node}"] if per_task else []
+    cpus = [f"--cpus-per-task={size.tasks_per_node * size.cpus_per_task}", "--cpu-bind=none"]
+    nodes = ["--ntasks-per-node=1", f"--ntasks={size.nodes}"]
+    limit = ["timeout", "--kill-after=30", "600"]  # a node whose disk hangs must not hold all the others
+    check = [*_inside(site), "-m", "slurm.preflight", str(asked.attempt)]
+    return [*limit, "srun", *nodes, *cpus, *gpus, *_pyxis(site), *check]
 
 
 def _batch(asked: Submission, step: str) -> str:

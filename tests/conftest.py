@@ -1,10 +1,18 @@
 """Fixtures for all tests."""
 
+import importlib.util
+import os
+import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.slurm.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +46,38 @@ def in_child() -> Callable[..., Any]:
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster_module() -> ModuleType:
+    """tests/slurm/cluster.py, for a test that starts a cluster of its own."""
+    spec = importlib.util.spec_from_file_location("cluster", Path(__file__).parent / "slurm/cluster.py")
+    assert spec
+    assert spec.loader
+    sys.modules["cluster"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def start_cluster(cluster_module: ModuleType) -> Callable[..., "Cluster"]:
+    """Returns Cluster.start, which skips where Slurm cannot be had; continuous integration must have it."""
+
+    def start(base: Path, **options: Any) -> "Cluster":
+        try:
+            started: Cluster = cluster_module.Cluster.start(base, **options)
+        except cluster_module.machines.UnavailableError as error:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(error))
+        return started
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def cluster(start_cluster: Callable[..., "Cluster"], tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
+    """A real Slurm cluster of 4 nodes; a test hands cluster.env to what it starts, and leaves every node idle."""
+    started = start_cluster(tmp_path_factory.mktemp("cluster"))
+    yield started
+    started.stop()

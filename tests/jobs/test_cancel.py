@@ -46,7 +46,7 @@ class Slurm:
 
 def do(results: Results, *jobs: Job, silent: bool = False, takes: bool = True, **more: Any) -> tuple[int, Slurm]:
     slurm = Slurm(jobs=None if silent else list(jobs), results=results.root, takes=takes)
-    code = cancel(results.run, results.site, results=results.root, ask=slurm.ask, end=slurm.end, **more)
+    code = cancel(results.run.name, results=results.root, ask=slurm.ask, end=slurm.end, **more)
     return code, slurm
 
 
@@ -60,8 +60,9 @@ def test_every_stage_with_a_live_job_is_held_before_any_job_ends(
     slurm.stage("pretrain").attempt(job="12")
     slurm.stage("evaluate").attempt(job="20")
     slurm.stage("export").attempt(job="19")
-    ended = slurm.job("export", id="19", state="COMPLETED")
-    code, asked = do(slurm, slurm.job("pretrain"), slurm.job("evaluate", id="20", state="PENDING"), ended)
+    decide(slurm.stage("plan").attempt(job="3"), state="finished", reason="")
+    over = (slurm.job("export", id="19", state="COMPLETED"), slurm.job("plan", id="3", state="COMPLETING"))
+    code, asked = do(slurm, slurm.job("pretrain"), slurm.job("evaluate", id="20", state="PENDING"), *over)
     assert (code, asked.ended) == (0, [("12",), ("20",)])
     assert asked.held == {"pretrain", "evaluate"}, "both marks come before the first job ends"
     mark = held(slurm, "pretrain")
@@ -92,12 +93,14 @@ def test_saying_it_twice_keeps_the_first_mark_and_ends_what_is_left(slurm: Resul
 
 
 def test_nothing_to_cancel_says_so(slurm: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    decide(slurm.stage("pretrain").attempt(), state="finished", reason="")
     assert do(slurm)[0] == 0
     assert capsys.readouterr().out == "small: nothing to cancel; no stage has a job\n"
     assert held(slurm, "pretrain") is None
 
 
 def test_a_stage_that_is_named_is_held_without_a_job(slurm: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    (slurm.root / "small").mkdir(parents=True)
     code, asked = do(slurm, stages=["evaluate"])
     assert (code, asked.ended) == (0, [])
     assert held(slurm, "evaluate") is not None
@@ -106,12 +109,21 @@ def test_a_stage_that_is_named_is_held_without_a_job(slurm: Results, capsys: pyt
 
 
 def test_a_stage_that_does_not_exist_changes_nothing(slurm: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    (slurm.root / "small").mkdir(parents=True)
     assert do(slurm, stages=["pretran"])[0] == 2
-    assert release(slurm.run, results=slurm.root, stages=["zzz"]) == 2
-    assert not slurm.root.exists()
+    assert release(slurm.run.name, results=slurm.root, stages=["zzz"]) == 2
+    assert not list((slurm.root / "small").iterdir())
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "--stage: must be a stage of the run, but is 'pretran'; did you mean pretrain?"
-    assert second.startswith("--stage: must be a stage of the run, but is 'zzz'; choose one of prepare, ")
+    assert first == "--stage: must be a stage, but is 'pretran'; did you mean pretrain?"
+    assert second.startswith("--stage: must be a stage, but is 'zzz'; choose one of prepare, ")
+
+
+def test_a_run_that_was_never_started_is_a_wrong_name(slurm: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    assert do(slurm)[0] == 2
+    assert release(slurm.run.name, results=slurm.root) == 2
+    place = slurm.root / "small"
+    line = f"run: must have been started, but {place} is not there; mend the name or --results"
+    assert capsys.readouterr().err.splitlines() == [line, line]
 
 
 def test_a_silent_controller_leaves_the_mark_and_says_that_the_job_may_go_on(
@@ -136,13 +148,14 @@ def test_a_job_whose_id_is_not_known_may_go_on_while_the_controller_is_silent(
 
 
 def test_release_takes_the_marks_away_and_may_be_said_twice(slurm: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    (slurm.root / "small").mkdir(parents=True)
     do(slurm, stages=["evaluate", "export"])
     capsys.readouterr()
-    assert release(slurm.run, results=slurm.root, stages=["export"]) == 0
+    assert release(slurm.run.name, results=slurm.root, stages=["export"]) == 0
     assert (held(slurm, "export"), held(slurm, "evaluate") is None) == (None, False)
-    assert release(slurm.run, results=slurm.root, stages=["export"]) == 0
-    assert release(slurm.run, results=slurm.root) == 0
-    assert release(slurm.run, results=slurm.root) == 0
+    assert release(slurm.run.name, results=slurm.root, stages=["export"]) == 0
+    assert release(slurm.run.name, results=slurm.root) == 0
+    assert release(slurm.run.name, results=slurm.root) == 0
     assert capsys.readouterr().out.splitlines() == [
         "export: released; start the workflow again to go on",
         "export: was not held",

@@ -17,10 +17,11 @@ import pytest
 
 from jobs._forecast import Span, against, duration, following, remaining
 from jobs._journal import read_history
-from jobs._look import RunView, StageView, look
+from jobs._look import RunView, StageView, last_site, look
 from jobs._pace import NOTE, SECONDS, advance, pace
 from jobs._run import ROOT
 from jobs._status import plain, status
+from slurm.files import read_json, write_json
 from slurm.queue import Ending, Job
 from slurm.requeue import decide, hold
 
@@ -92,7 +93,10 @@ def test_a_live_job_is_told_in_one_word(
 def test_a_job_is_known_by_its_token_before_its_id_is_written(slurm: Results) -> None:
     slurm.stage("pretrain").attempt(job=None)
     assert told(see(slurm, slurm.job("pretrain", id="77"))) == ("running", "")
-    assert told(see(slurm, slurm.job("pretrain", id="77", comment="attempt=pretrain-12"))) == ("pending", "being submitted")
+    assert told(see(slurm, slurm.job("pretrain", id="77", comment="attempt=pretrain-12"))) == (
+        "pending",
+        "being submitted",
+    )
 
 
 def test_in_a_chain_the_link_that_runs_is_shown(slurm: Results) -> None:
@@ -108,6 +112,7 @@ def test_a_result_is_done_although_nobody_waited_for_it(slurm: Results) -> None:
     stage.result()
     decide(path, state="finished", reason="")
     assert told(see(slurm)) == ("done", "")
+    assert told(see(slurm, slurm.job("pretrain", state="COMPLETING"))) == ("done", "")
 
 
 def test_a_record_is_older_or_newer_than_the_newest_attempt(slurm: Results) -> None:
@@ -132,9 +137,9 @@ def test_a_held_stage_says_who_and_that_its_job_still_ends(slurm: Results) -> No
 
 
 @pytest.mark.parametrize("verdict", ["cancelled", "superseded"])
-def test_what_may_start_again_has_not_started(slurm: Results, verdict: str) -> None:
+def test_what_may_start_again_waits_for_that(slurm: Results, verdict: str) -> None:
     decide(slurm.stage("pretrain").attempt(), state=verdict, reason="it was cancelled")
-    assert told(see(slurm)) == ("not started", "it was cancelled")
+    assert told(see(slurm)) == ("waiting", "it was cancelled; the same command goes on")
 
 
 def test_a_job_that_is_gone_is_lost_with_what_slurm_says(slurm: Results) -> None:
@@ -207,12 +212,23 @@ def test_without_slurm_the_processes_of_this_machine_are_looked_for(laptop: Resu
     assert told(see(laptop), "prepare") == ("failed", "ValueError: few")
 
 
-def test_slurm_is_not_asked_where_there_is_none(laptop: Results, capsys: pytest.CaptureFixture[str]) -> None:
-    def never() -> list[Job]:
-        raise AssertionError
+def test_slurm_is_asked_only_while_it_has_something_to_say(
+    laptop: Results, slurm: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
 
-    assert status(laptop.run, laptop.site, site_name="laptop", results=laptop.root, ask=never) == 0
-    assert "forecast: " in capsys.readouterr().out
+    def ask() -> None:
+        asked.append(1)
+
+    laptop.stage("prepare").attempt()
+    decide(slurm.stage("tokenize").attempt(), state="finished", reason="")
+    arguments: dict[str, Any] = {"site_name": "laptop", "results": laptop.root, "ask": ask}
+    assert status(laptop.run, laptop.site, **arguments) == 0
+    assert asked == []
+    slurm.stage("pretrain").attempt()
+    assert status(laptop.run, laptop.site, **arguments) == 0
+    assert asked == [1], "wherever the operator says that the run is: its files know better"
+    assert "the controller does not answer" in capsys.readouterr().out
 
 
 # --- goodput, ledger, pace --------------------------------------------------------------------------------------------
@@ -395,6 +411,24 @@ def test_a_stage_without_a_journal_is_forecast_by_its_executions(slurm: Results)
     assert left.likely == pytest.approx(300, rel=0.05)
 
 
+def test_time_in_which_nobody_wanted_the_work_done_says_nothing_of_its_pace(slurm: Results) -> None:
+    stage = slurm.stage("pretrain")
+    first = stage.attempt()
+    stage.begin(first, ago=10_500)
+    stage.steps(1, 50, ago=10_000, each_s=10.0, wall_s=10.0)
+    write_json(first / "verdict.json", {"state": "cancelled", "reason": "", "time": time.time() - 10_000, "tail": []})
+    second = stage.attempt(job="13")
+    for name in ("job.json", "request.json"):
+        write_json(second / name, {**read_json(second / name), "submitted": time.time() - 500})
+        os.utime(second / name, (time.time() - 500, time.time() - 500))
+    stage.begin(second, ago=500, job="13", step=50)
+    stage.steps(51, 100, ago=0, each_s=10.0, wall_s=10.0)
+    stage.progress(second, done=100)
+    left = one(see(slurm, slurm.job("pretrain", id="13"))).left
+    assert left is not None
+    assert left.likely == pytest.approx(3200, rel=0.05)
+
+
 def test_a_waiting_job_begins_when_slurm_expects_it(slurm: Results) -> None:
     stage = slurm.stage("evaluate")
     path = stage.attempt()
@@ -574,3 +608,15 @@ def test_status_imports_nothing_heavy(laptop: Results) -> None:
     command = [sys.executable, "-c", code, str(laptop.run.path), str(laptop.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_site_of_a_run_is_that_of_its_newest_attempt(slurm: Results) -> None:
+    root = slurm.root / "small"
+    assert last_site(root) is None
+    for number, (name, site) in enumerate((("tokenize", "there"), ("prepare", "here"))):
+        path = slurm.stage(name).attempt() / "request.json"
+        write_json(path, {"site": site})
+        os.utime(path, (number + 1, number + 1))
+    assert last_site(root) == "here"
+    path.write_text("torn")
+    assert last_site(root) == "there"

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,11 +47,19 @@ DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
 @dataclass
 class Cluster:
-    """A running cluster. Its nodes are numbered from 1; `env` is for whoever is to use it; log/ tells what happened."""
+    """A running cluster. Its nodes are numbered from 1; `env` is for whoever is to use it; log/ tells what happened.
+
+    Attributes:
+        shape: what it is.
+        machines: what its nodes run on.
+        forbidden: why its nodes are no machines of their own.
+        seconds: how long its start took.
+    """
 
     shape: config.Shape
     machines: machines.Machines
     forbidden: str = ""
+    seconds: float = 0.0
 
     @classmethod
     def start(
@@ -79,6 +88,7 @@ class Cluster:
             UnavailableError: this machine lacks a program or a permission.
             ClusterError: a daemon does not come up.
         """
+        began = time.monotonic()
         shape = config.Shape(
             base=base.absolute(),
             user=pwd.getpwuid(os.getuid()).pw_name,
@@ -100,6 +110,7 @@ class Cluster:
                     f"{cluster.forbidden}; nor do nodes that share it start: {error}"
                 ) from error
             raise
+        cluster.seconds = time.monotonic() - began
         return cluster
 
     @property
@@ -170,7 +181,11 @@ class Cluster:
         machines.kill(self.pid("slurmctld"))
 
     def start_controller(self) -> None:
-        """Starts slurmctld and waits until it answers."""
+        """Starts slurmctld, which wants slurmdbd to run in its first minutes, and waits until it answers.
+
+        Raises:
+            ClusterError: it has ended or does not answer.
+        """
         self._daemon("slurmctld", self.shape.programs["slurmctld"], "-D")
         self._answers("slurmctld", "sinfo")
 
@@ -199,7 +214,7 @@ class Cluster:
 
     def _bring_up(self) -> None:
         write(self.base / "bin/inside", config.inside(self.shape, self.machines.enter()).encode(), 0o700)
-        self._daemon("munged", *munged(self.shape))
+        self._daemon("munged", *config.munged(self.shape))
         machines.wait_for((self.base / "run/munge.sock").exists, "munged listens", log=self.base / "log/munged.out")
         if self.shape.accounting:
             self._start_database()
@@ -227,10 +242,14 @@ class Cluster:
         machines.wait_for(pid.exists, f"{name} starts", log=self.base / f"log/{name}.out")
 
     def _answers(self, daemon: str, *command: str) -> None:
+        log = self.base / f"log/{daemon}.log"
+
         def answers() -> bool:
+            if not Path(f"/proc/{self.pid(daemon)}").exists():
+                raise machines.ClusterError(f"{daemon} must run, but has ended: {machines.tail(log)}")
             return self.run(*command, check=False).returncode == 0
 
-        machines.wait_for(answers, f"{daemon} answers", log=self.base / f"log/{daemon}.log")
+        machines.wait_for(answers, f"{daemon} answers", log=log)
 
     def _start_database(self) -> None:
         saved = saved_database(self.shape)
@@ -258,21 +277,6 @@ class Cluster:
         settings = [f"--defaults-file={self.base}/etc/my.cnf", f"--user={self.shape.user}"]
         self._daemon("mariadbd", self.shape.programs["mariadbd"], *settings)
         machines.wait_for((self.base / "run/mysql.sock").exists, "mariadbd listens", log=self.base / "log/mariadbd.log")
-
-
-def munged(shape: config.Shape) -> list[str]:
-    """Returns the command that starts munge, with a key and a socket of this cluster."""
-    base = shape.base
-    return [
-        shape.programs["munged"],
-        "--foreground",
-        "--force",  # in a user namespace root's folders seem to be nobody's
-        f"--key-file={base}/etc/munge.key",
-        f"--socket={base}/run/munge.sock",
-        f"--pid-file={base}/run/munged.own",
-        f"--seed-file={base}/run/munge.seed",
-        f"--log-file={base}/log/munged.log",
-    ]
 
 
 def _with_machines(shape: config.Shape, own_machines: bool | None) -> Cluster:
@@ -376,11 +380,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--gpus", type=int, default=8, help="of each node")
+    parser.add_argument("--shared", action="store_true", help="all nodes are this machine, as without namespaces")
     parser.add_argument("command", nargs="+")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with machines.removed_in_any_case(Path(tempfile.mkdtemp(prefix="medscale-slurm-"))) as folder:
-        cluster = Cluster.start(folder, nodes=asked.nodes, gpus=asked.gpus)
+        cluster = Cluster.start(
+            folder, nodes=asked.nodes, gpus=asked.gpus, own_machines=False if asked.shared else None
+        )
         try:
             command = ["setpriv", "--pdeathsig", "TERM", "--", *asked.command]
             return subprocess.run(command, env={**os.environ, **cluster.env}, check=False).returncode

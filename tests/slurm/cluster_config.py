@@ -86,6 +86,21 @@ def files(shape: Shape) -> dict[str, tuple[bytes, int]]:
     return {**known, "etc/munge.key": (secrets.token_bytes(128), 0o600)}
 
 
+def munged(shape: Shape) -> list[str]:
+    """Returns the command that starts munge, with a key and a socket of this cluster."""
+    base = shape.base
+    return [
+        shape.programs["munged"],
+        "--foreground",
+        "--force",  # in a user namespace root's folders seem to be nobody's
+        f"--key-file={base}/etc/munge.key",
+        f"--socket={base}/run/munge.sock",
+        f"--pid-file={base}/run/munged.own",
+        f"--seed-file={base}/run/munge.seed",
+        f"--log-file={base}/log/munged.log",
+    ]
+
+
 def slurm_conf(shape: Shape) -> str:
     """Returns slurm.conf of Slurm 22.05: a fast-moving cluster, which notices a dead node in seconds."""
     ctld_port, dbd_port, *node_ports = shape.ports

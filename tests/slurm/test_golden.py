@@ -3,13 +3,17 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobs._run import ROOT, config_type, load_site
 from slurm.resources import Resources
 from slurm.site import Site
-from slurm.submit import Submission, submit
+from slurm.submit import Submission, flags, submit
+
+if TYPE_CHECKING:
+    from tests.slurm.cluster import Cluster
 
 GOLDEN = Path(__file__).parent / "golden"
 SITES = sorted(path.stem for path in (ROOT / "slurm/sites").glob("*.yaml") if load_site(path.stem).executor == "slurm")
@@ -91,3 +95,23 @@ def test_the_options_that_planning_shows_are_those_of_the_script(no_cluster: Pat
     given = [line for line in _script(site, "pretrain", no_cluster).splitlines() if line.startswith("#SBATCH --")]
     names = {line.removeprefix("#SBATCH --").partition("=")[0] for line in given}
     assert names == {*shown, "comment", "output"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gpu_request": "gres"},
+        {"gpu_request": "gpus-per-task"},
+        {"gpu_request": "none", "exclusive": True},
+        {"continuation": "chain", "sbatch": {"nice": 5, "spread-job": True}},
+    ],
+    ids=["gpus-per-node", "gres", "gpus-per-task", "whole nodes", "chain"],
+)
+@pytest.mark.parametrize("stage", STAGES)
+def test_slurm_itself_takes_what_a_site_can_say(stage: str, settings: dict[str, Any], cluster: "Cluster") -> None:
+    site = load_site("cluster-test").model_copy(update=settings)
+    purpose = config_type(stage).purpose
+    options = _largest(site, stage).sbatch_options(site, name=f"run.{stage}", purpose=purpose, comment="a b=c")
+    told = cluster.run("sbatch", "--test-only", *flags(options), "--wrap=true")
+    assert "on nodes n[1-4] in partition train" in told.stderr

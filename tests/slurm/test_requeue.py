@@ -107,7 +107,9 @@ def counting(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     (tmp_path / "medscale_counter.py").write_text(COUNTER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def make(steps: int = 20, *, resources: Resources | None = None, plan: dict[str, Any] | None = None, **site: Any) -> Work:
+    def make(
+        steps: int = 20, *, resources: Resources | None = None, plan: dict[str, Any] | None = None, **site: Any
+    ) -> Work:
         write_json(tmp_path / "plan.json", {"steps": steps, **(plan or {})})
         place = Site(
             description="the test cluster",

@@ -179,6 +179,8 @@ def _default(model: type[BaseModel], name: str) -> str:
         return "see below"
     if value is None or value in ({}, ()):
         return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
