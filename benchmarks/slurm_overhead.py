@@ -161,6 +161,7 @@ def main() -> None:
     """Measures and prints."""
     options = _options()
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}", flush=True)
+    os.environ["PYTHONPATH"] = str(peers.ROOT)  # this checkout, wherever a command runs
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as in the Makefile: else every process compiles what it imports
     found: dict[str, Any] = {"machine": platform.platform(), "cpus": os.cpu_count(), "options": vars(options)}
     with tempfile.TemporaryDirectory(prefix="medscale-overhead-") as folder, peers.clusters(Path(folder)) as start:
@@ -193,17 +194,19 @@ def latency(base: Path, start: Callable[[], Any], *, peer: Path, rounds: int) ->
     cluster, found = start(), []
     (base / "stamps").mkdir()
     (base / "stamps/sitecustomize.py").write_text(STAMPS)
+    os.environ["PYTHONPATH"] = f"{base}/stamps:{peers.ROOT}"
     for number in range(rounds + 1):
         for name, way in WAYS.items():
             if number == 0 and name.endswith("as it comes"):
                 continue  # its files are the same
             cluster.wait_idle()
             place = Place(folder=Path(tempfile.mkdtemp(prefix=f"round{number}-", dir=base)), peer=peer)
-            os.environ |= {"PYTHONPATH": str(base / "stamps"), "MEDSCALE_STAMPS": str(place.folder / "stamps.jsonl")}
+            os.environ["MEDSCALE_STAMPS"] = str(place.folder / "stamps.jsonl")
             load, times = os.getloadavg()[0], way(place)
             found.append({"way": name, "round": number, "load": load, **asdict(times), "stamps": place.stamps()})
             print(f"round {number}, load {load:.1f}, {name}: {times.known - times.ready:.1f} s", flush=True)
-    del os.environ["PYTHONPATH"], os.environ["MEDSCALE_STAMPS"]
+    os.environ["PYTHONPATH"] = str(peers.ROOT)
+    del os.environ["MEDSCALE_STAMPS"]
     _print([one for one in found if one["round"]])
     return found
 

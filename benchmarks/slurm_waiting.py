@@ -102,19 +102,20 @@ def _block(cluster: Any) -> None:
 
 def _begin(cluster: Any, commands: Sequence[list[str]], *, folder: Path, jobs: int) -> None:
     """Starts the commands and waits until all their jobs are in the queue."""
-    environment = {**os.environ, _MARK: str(folder)}
+    environment, begun = {**os.environ, _MARK: str(folder)}, []
     with (folder / "log.txt").open("w") as log:
         for command in commands:
-            subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+            begun.append(
+                subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             )
             time.sleep(0.1)
-    _until(lambda: _count(cluster, "PENDING") == jobs, f"{jobs} jobs wait; see {folder}/log.txt")
+
+    def all_wait() -> bool:
+        if any(one.poll() for one in begun):
+            raise RuntimeError(f"all must wait, but one failed:\n{(folder / 'log.txt').read_text()}")
+        return _count(cluster, "PENDING") == jobs
+
+    _until(all_wait, f"{jobs} jobs wait")
 
 
 def _count(cluster: Any, state: str) -> int:

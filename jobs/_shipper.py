@@ -70,13 +70,19 @@ def redact(text: str) -> str:
     return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
-def start_shipper(results_root: Path, *, tracking_uri: str | None = None) -> None:
+def start_shipper(results_root: Path, *, tracking_uri: str | None = None, stays: bool = True) -> None:
     """Starts a shipper for `results_root`, in a session of its own and at low priority; one at work is left to it.
 
     The address travels in the environment, because a command line can be read by everyone on the machine.
+
+    Args:
+        results_root: the folder of results.
+        tracking_uri: of the server; the default one unless given.
+        stays: whether it outlives the process that starts it. On a node of a job it must not.
     """
     results_root.mkdir(parents=True, exist_ok=True)
     command = ["setsid", "--fork", "nice", "-n", "10", sys.executable, "-m", "jobs._shipper", str(results_root)]
+    command += [] if stays else [str(os.getpid())]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri or default_uri(results_root)}
     root = Path(__file__).resolve().parents[1]
     with (results_root / "shipper.log").open("a") as log:
@@ -117,23 +123,29 @@ class Shipper:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         return True
 
-    def follow(self) -> None:
+    def follow(self, *, ends_with: int | None = None) -> None:
         """Delivers while stages run, and a while longer; leaves at once where another shipper is at work.
 
         A stage may begin, and its own shipper leave, just before this one gives up its place: so it looks once more.
+
+        Args:
+            ends_with: a process with which it ends, after one more sweep.
         """
         while True:
             with hold(self._root / ".shipper.lock", wait=False) as held:
                 if not held:
                     return
-                self._follow()
-            if not any(self._live(journal) for journal in self._journals()):
+                self._follow(ends_with)
+            if _has_ended(ends_with) or not any(self._live(journal) for journal in self._journals()):
                 return
 
-    def _follow(self) -> None:
+    def _follow(self, ends_with: int | None) -> None:
         busy, pause_s = time.monotonic(), _POLL_S
         while True:
+            last = _has_ended(ends_with)
             complete = self.sweep()
+            if last:
+                return
             if any(self._live(journal) for journal in self._journals()):
                 busy = time.monotonic()
             if time.monotonic() - busy > (_IDLE_S if complete else _PATIENCE_S):
@@ -261,10 +273,15 @@ class Shipper:
             self._said[about] = line
 
 
+def _has_ended(pid: int | None) -> bool:
+    return pid is not None and not Path(f"/proc/{pid}").exists()
+
+
 def _is_quiet(journal: Path) -> bool:
     return time.time() - journal.stat().st_mtime > _QUIET_S
 
 
 if __name__ == "__main__":
     _root = Path(sys.argv[1])
-    Shipper(_root, tracking_uri=default_uri(_root)).follow()
+    _ends_with = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    Shipper(_root, tracking_uri=default_uri(_root)).follow(ends_with=_ends_with)

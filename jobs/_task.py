@@ -113,7 +113,7 @@ def _tracked(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
     )
     started, status = time.time(), "FAILED"
     try:
-        _ship(folder.parents[1], _site(request).mlflow_tracking_uri)
+        _ship(folder.parents[1], _site(request))
         for name, parent in request["parents"].items():
             _record.require_unchanged(parent, folder.parent / name)
         with SystemMetrics(journal):
@@ -134,9 +134,9 @@ def _tracked(attempt: Path, request: Mapping[str, Any], folder: Path) -> None:
         journal.end(status)
 
 
-def _ship(results: Path, tracking_uri: str | None) -> None:
+def _ship(results: Path, site: Site) -> None:
     try:
-        start_shipper(results, tracking_uri=tracking_uri)
+        start_shipper(results, tracking_uri=site.mlflow_tracking_uri, stays=site.executor == "local")
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"tracking: the journal is kept, but nothing delivers it: {error}; run `make ship` later", flush=True)
 

@@ -5,8 +5,10 @@
 
 import os
 import runpy
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from slurm.files import read_json
@@ -18,10 +20,9 @@ def main(module: str, attempt: Path) -> None:
     os.environ.update(spec["environment"])
     here = _slurm() if spec["executor"] == "slurm" else _local(spec["meet"])
     os.environ.update(here)
-    if spec["scratch"]:
-        os.environ.update(_caches(Path(spec["scratch"]), here["RANK"]))
     sys.argv = [module, str(attempt)]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with _temporary_files(spec["scratch"], here):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _slurm(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -50,12 +51,21 @@ def _local(meet: Sequence[str], environment: Mapping[str, str] = os.environ) -> 
     }
 
 
-def _caches(scratch: Path, rank: str) -> dict[str, str]:
-    """Keeps temporary files on the node's own disk, and each rank's compiler caches apart."""
-    folder = scratch / f"medscale-{os.environ.get('SLURM_JOB_ID', os.getpid())}"
-    names = {"TORCHINDUCTOR_CACHE_DIR": f"inductor{rank}", "TRITON_CACHE_DIR": f"triton{rank}"}
+@contextmanager
+def _temporary_files(scratch: str | None, here: Mapping[str, str]) -> Iterator[None]:
+    """Keeps temporary files on the node's own disk, where a site names one, and each rank's compiler caches apart."""
+    if scratch is None:
+        yield
+        return
+    folder = Path(scratch) / f"medscale-{os.environ.get('SLURM_JOB_ID', os.getppid())}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return {"TMPDIR": str(folder), **{name: str(folder / value) for name, value in names.items()}}
+    names = {"TORCHINDUCTOR_CACHE_DIR": f"inductor{here['RANK']}", "TRITON_CACHE_DIR": f"triton{here['RANK']}"}
+    os.environ.update({"TMPDIR": str(folder), **{name: str(folder / value) for name, value in names.items()}})
+    try:
+        yield
+    finally:
+        if here["LOCAL_RANK"] == "0":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from slurm.site import Purpose, Site
 
 ROOT = Path(__file__).resolve().parents[1]
 _PRIVATE = 0o700
-_SRUN = ("--kill-on-bad-exit=1", "--wait=300")  # one rank's death ends the job; 5 min for what ranks still write
+_SRUN = ("--kill-on-bad-exit=1", "--wait=1800")  # one rank's death ends the job; others get time for what is left
 _UNREACHABLE = re.compile(r"contact|timed out|connect|communication|temporar|try again|not responding", re.IGNORECASE)
 _OWN = ("nodes", "time", "job-name", "ntasks-per-node")  # submitit computes with these
 

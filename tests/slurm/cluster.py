@@ -14,7 +14,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,7 +39,6 @@ else:
     config = _beside("cluster_config")
     machines = _beside("cluster_machines")
 
-PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (*config.CLIENTS, "slurmctld", "slurmd", "munged", "unshare", "nsenter", "setpriv", "ip")
 DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
@@ -97,7 +95,7 @@ class Cluster:
             accounting=accounting,
             preempt_signal=preempt_signal,
             small_mb=small_mb,
-            programs=find_programs((*PROGRAMS, *(DATABASE if accounting else ()))),
+            programs=machines.find_programs((*PROGRAMS, *(DATABASE if accounting else ()))),
         )
         make_folders(shape.base)
         cluster = _with_machines(shape, own_machines)
@@ -131,7 +129,7 @@ class Cluster:
     @property
     def env(self) -> dict[str, str]:
         """The variables with which Slurm's commands speak to this cluster."""
-        path = f"{self.base}/bin:{os.environ.get('PATH', PLACES)}"
+        path = f"{self.base}/bin:{os.environ.get('PATH', machines.PLACES)}"
         return {"PATH": path, "SLURM_CONF": f"{self.base}/etc/slurm.conf"}
 
     def run(self, *command: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -245,7 +243,7 @@ class Cluster:
         log = self.base / f"log/{daemon}.log"
 
         def answers() -> bool:
-            if not Path(f"/proc/{self.pid(daemon)}").exists():
+            if not machines.runs(self.pid(daemon)):
                 raise machines.ClusterError(f"{daemon} must run, but has ended: {machines.tail(log)}")
             return self.run(*command, check=False).returncode == 0
 
@@ -290,23 +288,9 @@ def _with_machines(shape: config.Shape, own_machines: bool | None) -> Cluster:
             if own_machines:
                 raise
             forbidden = str(error)
-    shape = config.on_this_machine(shape, ports=free_ports(shape.nodes + 2))
+    shape = config.on_this_machine(shape, ports=machines.free_ports(shape.nodes + 2))
     write_files(shape)
     return Cluster(shape, machines.SharedMachine.start(shape.base, slurmd=shape.programs["slurmd"]), forbidden)
-
-
-def find_programs(names: Iterable[str]) -> dict[str, str]:
-    """Returns the programs' paths, another cluster's wrappers left aside.
-
-    Raises:
-        UnavailableError: some are missing; all are named.
-    """
-    found = {name: shutil.which(name, path=PLACES) for name in names}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        told = f"a Slurm cluster must have its programs installed, but these are missing: {', '.join(missing)}"
-        raise machines.UnavailableError(f"{told}; run: make slurm-packages (Debian, as root)")
-    return {name: path for name, path in found.items() if path}
 
 
 def make_folders(base: Path) -> None:
@@ -344,15 +328,6 @@ def write(path: Path, content: bytes, mode: int) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports of this machine that nobody listens on."""
-    with contextlib.ExitStack() as open_ones:
-        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def saved_database(shape: config.Shape) -> Path:

@@ -5,15 +5,18 @@ Both kinds start machines, cut their power and end with the process that made th
 
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = ["--net", "--mount", "--uts", "--pid"]
 
 
@@ -90,7 +93,7 @@ class Namespaces:
     def enter(self, name: str | None = None) -> list[str]:
         target = self.first if name is None else int((self.base / f"run/{name}.node").read_text())
         user = ["--user", "--preserve-credentials"] if self.user else []
-        return ["nsenter", f"--target={target}", *user, *NAMESPACES]
+        return ["nsenter", f"--target={target}", *user, *NAMESPACES, "--root", "--wdns=/"]
 
     def boot(self, name: str, address: str) -> None:
         self._ask(f"start {name} {address}")
@@ -149,6 +152,29 @@ class SharedMachine:
         self.guard.communicate()
 
 
+def find_programs(names: Iterable[str]) -> dict[str, str]:
+    """Returns the programs' paths, another cluster's wrappers left aside.
+
+    Raises:
+        UnavailableError: some are missing; all are named.
+    """
+    found = {name: shutil.which(name, path=PLACES) for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        told = f"a Slurm cluster must have its programs installed, but these are missing: {', '.join(missing)}"
+        raise UnavailableError(f"{told}; run: make slurm-packages (Debian, as root)")
+    return {name: path for name, path in found.items() if path}
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as open_ones:
+        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
 def family(writes: Callable[[str], bool]) -> set[int]:
     """Returns the processes that write a file of which `writes` is true, and all that these started."""
     parents: dict[int, int] = {}
@@ -190,7 +216,15 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Ends a process with a signal and returns when it has ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} ends")
+        wait_for(lambda: not runs(pid), f"process {pid} ends")
+
+
+def runs(pid: int) -> bool:
+    """Tells whether a process has not ended; one that has may stay in the list until its parent asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def tail(path: Path, lines: int = 5) -> str:

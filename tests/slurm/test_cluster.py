@@ -215,7 +215,7 @@ def test_32_nodes_with_256_gpus(start_cluster: Start, tmp_path: Path) -> None:
     assert remains(str(tmp_path / "big")) == []
 
 
-def test_nodes_that_share_this_machine(start_cluster: Start, tmp_path: Path) -> None:
+def test_nodes_that_share_this_machine(cluster_module: ModuleType, start_cluster: Start, tmp_path: Path) -> None:
     shared = start_cluster(tmp_path / "shared", nodes=2, gpus=2, accounting=False, own_machines=False)
     try:
         assert not shared.own_machines
@@ -224,7 +224,7 @@ def test_nodes_that_share_this_machine(start_cluster: Start, tmp_path: Path) -> 
         wait_for(lambda: lines(output) == 2)
         tasks = dict(line.split() for line in output.read_text().splitlines())
         shared.power_cut(2)
-        alive = {name: Path(f"/proc/{pid}").exists() for name, pid in tasks.items()}
+        alive = {name: cluster_module.machines.runs(int(pid)) for name, pid in tasks.items()}
         assert alive == {"n1": True, "n2": False}
     finally:
         shared.stop()
@@ -235,7 +235,7 @@ def test_what_is_missing_is_named(cluster_module: ModuleType, tmp_path: Path) ->
     with pytest.raises(
         RuntimeError, match=r"must have its programs .* missing: nosuch1, nosuch2; run: make slurm-pack"
     ):
-        cluster_module.find_programs(["sh", "nosuch1", "nosuch2"])
+        cluster_module.machines.find_programs(["sh", "nosuch1", "nosuch2"])
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match=r"base: must be an empty folder, but .* has files; take a new one"):
         cluster_module.make_folders(tmp_path)
