@@ -56,11 +56,12 @@ def main(folder: Path, command: list[str]) -> None:
 
 
 def _end_all() -> None:
-    """Kills all descendants: what a killed process started becomes a child of this one, and its turn comes."""
+    """Kills all descendants, until none is left: those that are being born become children of this process."""
     until = time.monotonic() + _END_S
     while time.monotonic() < until:
-        for child in _children():
-            os.kill(child, signal.SIGKILL)
+        for process in _descendants():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -69,12 +70,21 @@ def _end_all() -> None:
         time.sleep(0.01)
 
 
-def _children() -> Iterator[int]:
+def _descendants() -> set[int]:
+    parents = dict(_processes())
+    found: set[int] = set()
+    new = {os.getpid()}
+    while new:
+        new = {process for process, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Yields each process of the machine and its parent."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # gone meanwhile
-            parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
-            if int(parent) == os.getpid():
-                yield int(stat.parent.name)
+            yield int(stat.parent.name), int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
 
 
 def _report(log: str) -> None:

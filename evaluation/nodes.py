@@ -94,7 +94,7 @@ def serve(nodes: Nodes) -> None:
         try:
             with _kept(_command("worker", options), RAY_AUTH_TOKEN_PATH=str(nodes.token)) as node:
                 while driver.lives():
-                    node.require(f"node {socket.gethostname()} must join Ray's head on node {driver.host}")
+                    node.require(f"node {socket.gethostname()} must take part in the Ray cluster of node {driver.host}")
         except RuntimeError as error:
             if not nodes.complete:
                 nodes.note_failure(str(error))

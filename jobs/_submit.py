@@ -221,9 +221,10 @@ def _await(folder: Path, attempt: Path, request: Mapping[str, Any], *, site: Sit
 def _agrees(question: str) -> bool:
     """Asks the person at the terminal; nobody there, or a second Ctrl-C, means no."""
     try:
-        with Path("/dev/tty").open("r+", buffering=1) as terminal:
-            terminal.write(question)
-            return terminal.readline().strip().lower() in ("y", "yes")
+        with Path("/dev/tty").open("w") as screen, Path("/dev/tty").open() as keyboard:
+            screen.write(question)
+            screen.flush()
+            return keyboard.readline().strip().lower() in ("y", "yes")
     except (OSError, KeyboardInterrupt):
         return False
 

@@ -87,12 +87,20 @@ def fruitless(events: Sequence[Event], *, step: float) -> int:
 
 
 def _outcomes(events: Sequence[Event], step: float) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
-    begun = False
+    """Returns (outcome, step reached) of each execution in the order of their begins."""
+    found: dict[tuple[str, int], tuple[str, float]] = {}
     for event in events:
-        if event.event == "end":
-            found.append((event.outcome, event.step))
-        elif begun:
-            found.append(("died", event.step))
-        begun = event.event == "begin"
-    return [*found, ("died", step)] if begun else found
+        if event.event == "begin":
+            _reached(found, event.step)
+            found[event.job_id, event.restart] = ("died", event.step)
+        else:  # that of a remnant, on a node that was given up, comes after the next begin
+            found[event.job_id, event.restart] = (event.outcome, event.step)
+    _reached(found, step)
+    return list(found.values())
+
+
+def _reached(found: dict[tuple[str, int], tuple[str, float]], step: float) -> None:
+    """Notes how far the newest execution came, if it has not said so itself."""
+    newest = next(reversed(found), None)
+    if newest is not None and found[newest][0] == "died":
+        found[newest] = ("died", step)

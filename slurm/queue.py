@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from slurm.files import write_atomic
 
@@ -22,6 +23,8 @@ _LIVE = (
 )
 LIVE = frozenset(_LIVE.split())
 """States of a job that runs or may still run."""
+Standing = Literal["runs", "cancelled", "out of time", "replaced"]
+"""Of one execution: it is the job's own; the job was cancelled, or ended by its limit; Slurm has requeued the job."""
 _TIMEOUT_S = 15.0
 _FIELDS = ("%i", "%T", "%r", "%N", "%j", "%S", "%e", "%k")
 
@@ -130,15 +133,39 @@ def _accounted(job_id: str) -> Ending | None:
     return Ending(state=word, by=rest.removeprefix("by ").strip())
 
 
-def running(job_id: str) -> bool | None:
-    """Tells whether the controller says that a job runs; None without an answer. A job under scancel does not."""
+def standing(job_id: str, *, restart: int) -> Standing | None:
+    """Returns what the controller thinks of an execution of a job; None without an answer.
+
+    Args:
+        job_id: the job.
+        restart: how often it had been requeued when this execution began.
+    """
     shown = ask("scontrol", "show", "job", job_id, "--oneliner")
-    return None if shown is None else "JobState=RUNNING" in shown
+    if shown is None:
+        return None
+    known = dict(re.findall(r"\b(JobState|Restarts)=(\w+)", shown))
+    if known.get("JobState") == "CANCELLED":
+        return "cancelled"
+    if known.get("Restarts") != str(restart):
+        return "replaced"
+    return (
+        "runs"
+        if known.get("JobState") == "RUNNING"
+        else "out of time"
+        if known["JobState"] == "TIMEOUT"
+        else "replaced"
+    )
 
 
-def requeue(job_id: str) -> bool:
-    """Puts a running job back into the queue under the same id; never one that has been cancelled or has ended."""
-    return ask("scontrol", "requeue", "Incomplete", job_id) is not None
+def requeue(job_id: str, *, ended: bool = False) -> bool:
+    """Puts a running job back into the queue under the same id; never one that has been cancelled.
+
+    Args:
+        job_id: the job.
+        ended: whether it is one that Slurm has ended, by its time limit.
+    """
+    which = [] if ended else ["Incomplete"]
+    return ask("scontrol", "requeue", *which, job_id) is not None
 
 
 def update(job_id: str, *settings: str) -> bool:

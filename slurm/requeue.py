@@ -80,14 +80,18 @@ def end(attempt: Path, status: str) -> int:
     ended = ended.told(reason=reason, node=node)
     if outcome == "finished":
         return _close(attempt, spec, ended, state="finished")
-    if outcome == "cancelled" or not _still_runs(spec):
+    standing = "cancelled" if outcome == "cancelled" else _standing(spec)
+    if standing == "cancelled":
         hold(spec, by="scancel", job_id=_job_id())
         return _close(attempt, spec, ended.told(reason="it was cancelled", outcome="cancelled"), state="cancelled")
+    if standing == "replaced":  # its node was given up: Slurm has put the job into the queue, and this is a remnant
+        add(attempt, ended.told(next="requeue"))
+        return ended.status or 1
     tries = fruitless([*read_events(attempt), ended], step=step)
     if _is_permanent(attempt) or tries >= spec["max_tries"]:
         again = "" if tries < 2 else f"; failed {tries} times without getting beyond step {step:g}"
         return _close(attempt, spec, ended.told(reason=reason + again), state="failed")
-    return _go_on(attempt, spec, ended)
+    return _go_on(attempt, spec, ended, out_of_time=standing == "out of time")
 
 
 def remember(attempt: Path, job_id: str) -> None:
@@ -249,15 +253,15 @@ def _is_permanent(attempt: Path) -> bool:
     return bool(failures) and bool(read_json(failures[0]).get("permanent"))
 
 
-def _still_runs(spec: Mapping[str, Any]) -> bool:
-    """Tells whether the controller still wants this job; while it is silent, nothing is decided."""
+def _standing(spec: Mapping[str, Any]) -> queue.Standing:
+    """Returns what the controller thinks of this execution; while it is silent, nothing is decided."""
     deadline = time.monotonic() + _SILENCE_S
     while time.monotonic() < deadline:
-        answer = queue.running(_job_id())
+        answer = queue.standing(_job_id(), restart=_restart())
         if answer is not None:
-            return answer and not Path(spec["held"]).exists()
+            return "cancelled" if Path(spec["held"]).exists() else answer
         time.sleep(5)
-    return True
+    return "runs"
 
 
 def _close(attempt: Path, spec: Mapping[str, Any], ended: Event, *, state: str) -> int:
@@ -270,12 +274,12 @@ def _close(attempt: Path, spec: Mapping[str, Any], ended: Event, *, state: str) 
     return 0 if state == "finished" else ended.status or 1
 
 
-def _go_on(attempt: Path, spec: Mapping[str, Any], ended: Event) -> int:
+def _go_on(attempt: Path, spec: Mapping[str, Any], ended: Event, *, out_of_time: bool) -> int:
     how = spec["continuation"]
     bad = _bad_nodes(attempt, ended)
     add(attempt, ended.told(next=how))
     print(f"{spec['name']} goes on ({how}) after {ended.outcome} at step {ended.step:g}: {ended.reason}", flush=True)
-    if how == "requeue" and not queue.requeue(_job_id()):
+    if how == "requeue" and not queue.requeue(_job_id(), ended=out_of_time):
         print("the controller did not take the requeue; a waiting command submits the job again", flush=True)
         return ended.status or 1
     successor = _job_id() if how == "requeue" else read_json(attempt / "job.json")["job_ids"][-1]

@@ -222,7 +222,7 @@ def test_on_slurm_the_nodes_join_with_the_token_alone_and_leave_at_once(job: Job
 
 def test_a_rank_whose_ray_does_not_join_says_so_to_rank_0(two: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     instead_of_ray(monkeypatch, "sh", "-c", "echo no such; echo token")
-    message = f"node {HOST} must join Ray's head on node {HOST}, but Ray ended; its last word: token$"
+    message = f"node {HOST} must take part in the Ray cluster of node {HOST}, but Ray ended; its last word: token$"
     with leading(two), pytest.raises(RuntimeError, match=message):
         nodes.serve(two)
     monkeypatch.setattr(ray, "nodes", list)

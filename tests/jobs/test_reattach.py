@@ -1,11 +1,13 @@
 """A stage on a real Slurm: found again by a new command, refused while it is held, and never run twice."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,14 @@ class Stage:
     def attempts(self) -> list[Path]:
         return sorted(self.folder.glob("attempts/*"))
 
-    def start(self, command: str = "prepare") -> "subprocess.Popen[str]":
-        place = ["--site", "cluster-test", "--results", str(self.results)]
-        words = [sys.executable, "-m", "jobs", command, "--run", str(self.run), *place]
-        return subprocess.Popen(words, cwd=ROOT, env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    def words(self, site: str = "cluster-test") -> list[str]:
+        place = ["--site", site, "--results", str(self.results)]
+        return [sys.executable, "-m", "jobs", "prepare", "--run", str(self.run), *place]
+
+    def start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.words(), cwd=ROOT, env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
         _, said = process.communicate(timeout=120)
@@ -127,6 +133,45 @@ def test_a_cancelled_stage_stays_so_until_it_is_released(stage: Stage, busy: Cal
     assert len(stage.attempts) == 2
 
 
+@pytest.mark.parametrize("answer", ["n", "y"])
+def test_ctrl_c_asks_whether_the_job_shall_end_too(stage: Stage, busy: Callable[[], None], answer: str) -> None:
+    ours, theirs = pty.openpty()
+    command = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *stage.words()],
+        cwd=ROOT,
+        env=stage.env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    job = stage.until_submitted()
+    time.sleep(1)
+    os.write(ours, b"\x03")
+    said = _read_until(ours, f"cancel its job {job} too? [y/N] ")
+    os.write(ours, f"{answer}\n".encode())
+    said += _read_until(ours, None)
+    assert command.wait(timeout=30) == 130
+    if answer == "n":
+        assert f"job {job} goes on; the same command goes back to it" in said
+    live = [one.id for one in state.find(stage.attempts[0], queue.jobs() or []) if one.live]
+    assert live == ([job] if answer == "n" else [])
+    assert (stage.folder / "held.json").exists() == (answer == "y")
+    queue.cancel(job)
+
+
+def _read_until(terminal: int, text: str | None) -> str:
+    """Returns what a terminal shows until `text` is there, or until its end."""
+    shown = b""
+    with suppress(OSError):  # the other end is closed
+        while text is None or text.encode() not in shown:
+            part = os.read(terminal, 4096)
+            if not part:
+                break
+            shown += part
+    return shown.decode(errors="replace")
+
+
 def test_other_settings_do_not_start_beside_a_job_that_works(stage: Stage, busy: Callable[[], None]) -> None:
     first = stage.start()
     job = stage.until_submitted()
@@ -142,10 +187,8 @@ def test_other_settings_do_not_start_beside_a_job_that_works(stage: Stage, busy:
 def test_what_slurm_refuses_is_told_in_its_own_words(stage: Stage, tmp_path: Path) -> None:
     site = yaml.safe_load((ROOT / "slurm/sites/cluster-test.yaml").read_text()) | {"constraint": "none-such"}
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(site))
-    words = [sys.executable, "-m", "jobs", "prepare", "--run", str(stage.run), "--site", str(tmp_path / "odd.yaml")]
-    done = subprocess.run(
-        [*words, "--results", str(stage.results)], cwd=ROOT, env=stage.env, capture_output=True, text=True, check=False
-    )
+    words = stage.words(str(tmp_path / "odd.yaml"))
+    done = subprocess.run(words, cwd=ROOT, env=stage.env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "prepare failed: sbatch refused it: " in done.stderr
     assert "nvalid feature" in done.stderr
@@ -153,10 +196,9 @@ def test_what_slurm_refuses_is_told_in_its_own_words(stage: Stage, tmp_path: Pat
 
 
 def test_where_there_is_no_sbatch_nothing_is_begun(stage: Stage) -> None:
-    words = [sys.executable, "-m", "jobs", "prepare", "--run", str(stage.run), "--site", "cluster-test"]
     env = {**os.environ, "PATH": str(stage.run.parent)}
-    done = subprocess.run(
-        [*words, "--results", str(stage.results)], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(stage.words(), cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("sbatch must be on the PATH where jobs are submitted, but is not; load Slurm's module")
+    assert done.stderr.startswith(
+        "sbatch must be on the PATH where jobs are submitted, but is not; load Slurm's module"
+    )

@@ -40,7 +40,7 @@ else:
     machines = _beside("cluster_machines")
 
 PROGRAMS = (*config.CLIENTS, "slurmctld", "slurmd", "munged", "unshare", "nsenter", "setpriv", "ip")
-DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
+DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db", "my_print_defaults")
 
 
 @dataclass
@@ -264,7 +264,7 @@ class Cluster:
         owner = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self.shape.user}"]
         settings = [f"--defaults-file={self.base}/etc/my.cnf", f"--user={self.shape.user}"]
         make = [self.shape.programs["mariadb-install-db"], *settings, *owner, "--skip-test-db"]
-        subprocess.run(make, check=True, capture_output=True)
+        self.run(*make)
         self._start_mariadb()
         self.start_dbd()
         self.run("sh", "-c", f"sacctmgr --immediate < {self.base}/etc/accounts")

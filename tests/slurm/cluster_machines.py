@@ -103,7 +103,7 @@ class Namespaces:
         kill(int((self.base / f"run/{name}.node").read_text()))
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        if self.unshare.poll() is None:
             os.kill(self.first, signal.SIGKILL)
         self.unshare.communicate()  # returns when the last process of all machines has ended
 

@@ -5,8 +5,8 @@
 set -uo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-programs=(slurmctld slurmd slurmdbd srun sacct sacctmgr munged mariadbd mariadb-install-db ip unshare nsenter setpriv hostname)
-packages=(slurm-wlm slurmdbd munge mariadb-server-core iproute2 util-linux hostname)
+programs=(slurmctld slurmd slurmdbd srun sacct sacctmgr munged mariadbd mariadb-install-db my_print_defaults ip unshare nsenter setpriv hostname)
+packages=(slurm-wlm slurmdbd munge mariadb-server-core mariadb-client-core iproute2 util-linux hostname)
 
 type -P "${programs[@]}" >/dev/null && exit
 if ! type -P apt-get >/dev/null || ((EUID != 0)); then

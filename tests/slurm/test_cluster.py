@@ -201,8 +201,9 @@ def test_the_command_line_gives_the_commands_exit_code(whole: "Cluster") -> None
 
 
 def test_32_nodes_with_256_gpus(start_cluster: Start, tmp_path: Path) -> None:
-    big = start_cluster(tmp_path / "big", nodes=32)
+    big = start_cluster(tmp_path / "big", nodes=32, preempt_signal=True)
     try:
+        assert "preempt_send_user_signal" in big.run("scontrol", "show", "config").stdout
         tell(f"32 nodes idle after {big.seconds:.1f} s")
         assert big.seconds < 90
         options = ("--nodes=32", "--ntasks-per-node=8", "--gpus-per-node=8", "--wait")
@@ -229,6 +230,32 @@ def test_nodes_that_share_this_machine(cluster_module: ModuleType, start_cluster
     finally:
         shared.stop()
     assert remains(f"{tmp_path}/shared") == []
+
+
+def test_without_slurm_tests_are_skipped_but_never_in_continuous_integration(
+    cluster_module: ModuleType, start_cluster: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module.machines, "PLACES", "/nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="these are missing: sbatch, squeue"):
+        start_cluster(tmp_path)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(RuntimeError, match="these are missing: sbatch, squeue"):
+        start_cluster(tmp_path)
+
+
+def test_a_forbidden_namespace_is_named(
+    cluster_module: ModuleType, start_cluster: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(cluster_module.machines, "NAMESPACES", ["--no-such-namespace"])
+    reason = "namespaces must be allowed for machines of their own, but are not: "
+    with pytest.raises(RuntimeError, match=reason):
+        start_cluster(tmp_path / "own", own_machines=True)
+    monkeypatch.setattr(cluster_module.config, "munged", lambda _: ["false"])
+    monkeypatch.setattr(cluster_module.machines.wait_for, "__kwdefaults__", {"log": None, "timeout": 0.2})
+    with pytest.raises(RuntimeError, match=f"{reason}.*; nor do nodes that share it start: munged listens: must be so"):
+        start_cluster(tmp_path / "shared")
 
 
 def test_what_is_missing_is_named(cluster_module: ModuleType, tmp_path: Path) -> None:

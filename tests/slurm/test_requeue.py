@@ -1,11 +1,9 @@
 """Jobs on a real Slurm that are stopped, killed, preempted, cancelled or lose their node: what goes on, and what stops.
 
-The work is a module that counts: it saves where it is when it is asked to stop, and every step that it does is a line of
-a file, so that a step done twice or never, or two jobs at once, would show.
+The work is a module that counts: it saves where it is when it is asked to stop, and every step that it does is a line
+of a file, so that a step done twice or never, or two jobs at once, would show.
 """
 
-import json
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -49,7 +47,7 @@ while step < plan["steps"]:
         print("asked to stop, saved at", step, flush=True)
         sys.exit(85)
     if step == plan.get("fails_at"):
-        failure = {"type": "OSError", "message": "no more paper", "host": "n1", "permanent": plan.get("permanent", False)}
+        failure = {"type": "OSError", "message": "no more paper", "host": "n1", "permanent": plan.get("permanent")}
         (attempt / "failure.rank0.json").write_text(json.dumps(failure))
         print("it went wrong here", flush=True)
         sys.exit(1)
