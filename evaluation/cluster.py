@@ -22,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cluster(*, workers: int, address: str = LOCAL, nodes: Nodes | None = None) -> Iterator[None]:
+def cluster(
+    *, workers: int, address: str = LOCAL, gpus: int | None = None, nodes: Nodes | None = None
+) -> Iterator[None]:
     """Joins the Ray cluster at `address`, or starts one on this machine or on `nodes`, and leaves nothing of it behind.
 
     The private cluster asks every connection for a token and keeps its files in a folder of its own on each node. It
@@ -31,6 +33,7 @@ def cluster(*, workers: int, address: str = LOCAL, nodes: Nodes | None = None) -
     Args:
         workers: CPUs of the private cluster on one machine.
         address: host:port, or 'local'.
+        gpus: GPUs of the private cluster on one machine; None to take what Ray finds.
         nodes: this job's nodes, when there are several; on each of the others `serve` must run.
 
     Raises:
@@ -41,7 +44,7 @@ def cluster(*, workers: int, address: str = LOCAL, nodes: Nodes | None = None) -
         with _joined(address=address):
             yield
         return
-    cpus, gpus, own = (workers, None, None) if nodes is None else (nodes.cpus, nodes.gpus, nodes.own_address())
+    cpus, gpus, own = (workers, gpus, None) if nodes is None else (nodes.cpus, nodes.gpus, nodes.own_address())
     token = os.environ["RAY_AUTH_TOKEN"] = _token()
     with (
         head(cpus=cpus, gpus=gpus, address=own, token=token) as started,

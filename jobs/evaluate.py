@@ -11,7 +11,7 @@ from evaluation.meeting import Nodes, leading
 from jobs._stage import Context, Outcome, Stage, StageConfig
 from jobs.prepare import PrepareConfig
 from slurm.resources import Spread
-from slurm.site import Purpose
+from slurm.site import Purpose, Site
 
 
 def _known(name: str) -> str:
@@ -64,7 +64,7 @@ class EvaluateConfig(StageConfig):
         nodes, cpus = self.resources.nodes, self.resources.cpus_per_task
         if nodes > 1 and self.ray_address != "local":
             found = f"resources.nodes is {nodes}"
-            yield f"ray_address: must be left out where the stage has nodes of its own, but {found}; remove one of them"
+            yield f"ray_address: must be left out where the stage has nodes of its own, but {found}; remove one"
         if nodes > 1 and self.workers > nodes * cpus:
             yield (
                 f"workers: must be at most {nodes * cpus}, one for each CPU of {nodes} nodes, but is {self.workers}; "
@@ -101,9 +101,14 @@ def _nodes(config: EvaluateConfig, stage: Stage) -> Nodes | None:
         count=stage.world_size,
         meeting=stage.meeting,
         cpus=config.resources.cpus_per_task,
-        gpus=config.resources.gpus_per_node,
+        gpus=_gpus(config, stage.site),
         interface=stage.site.network_interface,
     )
+
+
+def _gpus(config: EvaluateConfig, site: Site) -> int | None:
+    """Returns the GPUs of a node; a cluster gives those that were asked for, a laptop what it has."""
+    return config.resources.gpus_per_node or (None if site.executor == "local" else 0)
 
 
 def _score(config: EvaluateConfig, stage: Stage, *, nodes: Nodes | None) -> Outcome:
@@ -120,7 +125,9 @@ def _score(config: EvaluateConfig, stage: Stage, *, nodes: Nodes | None) -> Outc
         model=model,
         journal=stage.folder / "scored.jsonl",
         workers=config.workers,
-        cluster=cluster(workers=config.workers, address=config.ray_address, nodes=nodes),
+        cluster=cluster(
+            workers=config.workers, address=config.ray_address, gpus=_gpus(config, stage.site), nodes=nodes
+        ),
         progress=lambda done, total: stage.progress(done, total, "items"),
     )
     answered = {name: results.answers(items, scores, benchmark=benchmark(name)) for name, items in asked.items()}

@@ -56,8 +56,8 @@ def test_stop_signals_are_for_the_owner(folder: Path) -> None:
     process = start(folder, sys.executable, "-c", NODE, str(folder))
     descendants = ready(folder, process)
     for stop in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        for each in (*descendants, process):
-            os.kill(each.pid, stop)
+        for each in (process.pid, *(each.pid for each in descendants)):
+            os.kill(each, stop)
     time.sleep(0.2)
     assert process.poll() is None
     assert all(each.status() != psutil.STATUS_ZOMBIE for each in descendants)
@@ -66,6 +66,7 @@ def test_stop_signals_are_for_the_owner(folder: Path) -> None:
 
 def test_a_node_that_ends_by_itself_is_reported(folder: Path) -> None:
     process = start(folder, "sh", "-c", "echo first; echo the reason; exit 3")
+    process.wait(timeout=20)
     said, log = process.communicate(timeout=20)
     assert (said, log) == ("the reason", "first\nthe reason\n")
     assert not folder.exists()

@@ -236,7 +236,12 @@ def test_a_rank_whose_ray_dies_later_stays_until_rank_0_ends(
     instead_of_ray(monkeypatch, "echo", "killed")
     two.note_complete(["n1", "n2"])
     looks = iter([True, True, True, False])
-    monkeypatch.setattr("evaluation.meeting.Driver.lives", lambda _: time.sleep(0.2) or next(looks))
+
+    def lives(_: Any) -> bool:
+        time.sleep(0.2)
+        return next(looks)
+
+    monkeypatch.setattr("evaluation.meeting.Driver.lives", lives)
     with leading(two):
         nodes.serve(two)
     assert next(looks, None) is None

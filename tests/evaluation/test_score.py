@@ -177,9 +177,10 @@ def test_an_item_that_cannot_be_scored_is_reported_as_such(model_folder: Path, t
 def test_leaves_no_process_and_no_folder_behind() -> None:
     if ray.is_initialized():
         ray.shutdown()
+    earlier = {each.pid for each in psutil.Process().children(recursive=True)}
     with cluster(workers=1):
-        arguments = [word for each in psutil.Process().children(recursive=True) for word in each.cmdline()]
-        (folder,) = {word.removeprefix("--temp-dir=") for word in arguments if word.startswith("--temp-dir=")}
-        assert Path(folder).is_dir()
-    assert not Path(folder).exists()
-    assert not [each.name() for each in psutil.Process().children(recursive=True)]
+        (keeper,) = (each for each in psutil.Process().children() if each.pid not in earlier)
+        folder = Path(keeper.cmdline()[4])
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert not [each.name() for each in psutil.Process().children(recursive=True) if each.pid not in earlier]

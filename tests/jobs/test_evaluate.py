@@ -1,7 +1,9 @@
 """The evaluate stage on real records with a model that has learned nothing: what it writes, refuses and repeats."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -10,12 +12,14 @@ from corpus.modality import Record
 from corpus.records import Writer
 from corpus.source import Source
 from evaluation.benchmarks import benchmarks
+from evaluation.meeting import Nodes
 from jobs._journal import Journal
 from jobs._run import ROOT, load
 from jobs._stage import Context, Outcome, Progress, Stage
 from jobs.evaluate import EvaluateConfig, run
 from jobs.prepare import PrepareConfig
 from slurm.files import read_json
+from slurm.resources import Resources
 
 ASKED = ("molecule_solubility", "text_continuation", "bilingual_pair")
 
@@ -125,6 +129,37 @@ def test_a_benchmark_needs_a_source_of_its_modality() -> None:
     wrong = "but cell_type asks about cells, and prepare.sources has text; remove it or add a source"
     assert found == [f"benchmarks.1: must ask about a prepared modality, {wrong}"]
     assert not list(config.problems(Context(sections={}, root=ROOT))), "a faulty prepare section says enough itself"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"workers": 5},
+            "workers: must be at most 4, one for each CPU of 2 nodes, but is 5; raise resources.cpus_per_task",
+        ),
+        (
+            {"workers": 4, "ray_address": "head:6379"},
+            "ray_address: must be left out where the stage has nodes of its own, but resources.nodes is 2; remove one",
+        ),
+    ],
+    ids=["too many workers", "two clusters"],
+)
+def test_refuses_what_several_nodes_cannot_do(settings: dict[str, Any], message: str) -> None:
+    resources = {"nodes": 2, "cpus_per_task": 2}
+    config = EvaluateConfig.model_validate({"benchmarks": ["cell_type"], "resources": resources, **settings})
+    assert list(config.problems(Context(sections={}, root=ROOT))) == [message]
+
+
+def test_a_rank_above_0_lends_its_node(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Nodes] = []
+    monkeypatch.setattr("evaluation.nodes.serve", served.append)
+    _, site = load("demo-cluster", "cluster-test")
+    of_two = replace(stage(root, "lent"), site=site, rank=1, world_size=2, meeting=root / "meeting")
+    config = EvaluateConfig(benchmarks=ASKED, resources=Resources(nodes=2, cpus_per_task=3, gpus_per_node=4))
+    assert run(config, of_two) == Outcome(metrics={})
+    assert served == [Nodes(count=2, meeting=root / "meeting", cpus=3, gpus=4, interface="eth0")]
+    assert not (root / "lent" / "scores.json").exists()
 
 
 def test_the_demo_asks_all_benchmarks() -> None:

@@ -185,7 +185,8 @@ class Cluster:
             ClusterError: it has ended or does not answer.
         """
         self._daemon("slurmctld", self.shape.programs["slurmctld"], "-D")
-        self._answers("slurmctld", "sinfo")
+        self._listens("slurmctld", self.shape.ports[0])
+        self.run("sinfo")
 
     def kill_dbd(self) -> None:
         """Kills slurmdbd."""
@@ -194,7 +195,7 @@ class Cluster:
     def start_dbd(self) -> None:
         """Starts slurmdbd and waits until it listens."""
         self._daemon("slurmdbd", self.shape.programs["slurmdbd"], "-D")
-        self._answers("slurmdbd", "bash", "-c", f"</dev/tcp/{self.address}/{self.shape.ports[1]}")
+        self._listens("slurmdbd", self.shape.ports[1])
 
     def wait_idle(self, *, timeout: float = 60) -> None:
         """Waits until every node has registered and has no job."""
@@ -239,15 +240,15 @@ class Cluster:
         )
         machines.wait_for(pid.exists, f"{name} starts", log=self.base / f"log/{name}.out")
 
-    def _answers(self, daemon: str, *command: str) -> None:
+    def _listens(self, daemon: str, port: int) -> None:
         log = self.base / f"log/{daemon}.log"
 
-        def answers() -> bool:
+        def listens() -> bool:
             if not machines.runs(self.pid(daemon)):
                 raise machines.ClusterError(f"{daemon} must run, but has ended: {machines.tail(log)}")
-            return self.run(*command, check=False).returncode == 0
+            return self.run("bash", "-c", f"</dev/tcp/{self.address}/{port}", check=False).returncode == 0
 
-        machines.wait_for(answers, f"{daemon} answers", log=log)
+        machines.wait_for(listens, f"{daemon} listens", log=log)
 
     def _start_database(self) -> None:
         saved = saved_database(self.shape)
