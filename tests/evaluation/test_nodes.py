@@ -25,7 +25,7 @@ from evaluation.meeting import Nodes, leading
 ITEMS = 200
 HOST = os.uname().nodename
 RANK = """
-import contextlib, json, os, signal, sys, threading
+import contextlib, json, os, signal, sys, threading, time
 from pathlib import Path
 
 import grpc
@@ -34,6 +34,7 @@ from evaluation import nodes, score
 from evaluation.cluster import cluster
 from evaluation.items import make_item
 from evaluation.meeting import Nodes, leading, wait_for_head
+from parallelism.question import Scored
 
 task = json.loads(sys.argv[1])
 base = Path(task["base"])
@@ -75,6 +76,17 @@ def once(*arguments):
         progress(*arguments)
 
 
+class Quick:  # starts without torch
+    def load(self, model):
+        pass
+
+    def score(self, questions):
+        time.sleep(0.1)
+        return [Scored(logprobs=(-1.0, -2.0), truncated=False) for _ in questions]
+
+
+if task["model"] is None:
+    score._Worker = Quick
 if task.get("rank", int(os.environ.get("SLURM_PROCID", "0"))):
     nodes.serve(job)
     sys.exit(0)
@@ -86,7 +98,7 @@ questions = [
 with leading(job):
     score.score_chunks(
         score.make_chunks(questions, model_digest="m"),
-        model=Path(task["model"]),
+        model=Path(task["model"] or "none"),
         journal=base / "journal.jsonl",
         workers=2,
         cluster=cluster(workers=2, nodes=job if job.count > 1 else None),
@@ -100,7 +112,7 @@ class Job:
     """The ranks of one job and their folder, by whose name all that they start is found."""
 
     base: Path
-    model: Path
+    model: Path | None = None
     interface: str = "lo"
     ranks: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
@@ -117,7 +129,8 @@ class Job:
         return process
 
     def task(self, **more: Any) -> str:
-        same = {"base": str(self.base), "model": str(self.model), "items": ITEMS, "interface": self.interface}
+        model = self.model and str(self.model)
+        same = {"base": str(self.base), "model": model, "items": ITEMS, "interface": self.interface}
         return json.dumps({**same, **more})
 
     def scored(self) -> list[str]:
@@ -138,11 +151,11 @@ class Job:
 
 
 @pytest.fixture
-def job(model_folder: Path) -> Iterator[Job]:
+def job() -> Iterator[Job]:
     base = Path(f"/tmp/{os.getpid()}")  # noqa: S108 - short, as the path of a socket must be
     for folder in (base, base / "meeting", base / "node"):
         folder.mkdir(mode=0o700)
-    made = Job(base=base, model=model_folder)
+    made = Job(base=base)
     yield made
     for process in made.ranks:
         process.kill()
@@ -196,8 +209,10 @@ def test_a_stop_signal_to_all_processes_ends_the_stage_and_not_ray_before_it(job
     assert 0 < len(job.scored()) < ITEMS
 
 
-def test_on_slurm_the_nodes_join_with_the_token_alone_and_leave_at_once(job: Job, cluster: Any) -> None:
-    job.interface = "eth0"
+def test_on_slurm_the_nodes_join_with_the_token_alone_and_leave_at_once(
+    job: Job, model_folder: Path, cluster: Any
+) -> None:
+    job.interface, job.model = "eth0", model_folder
     options = ("--nodes=2", "--ntasks-per-node=1", "--mem=4000", "--kill-on-bad-exit=1")
     done = subprocess.run(
         ["srun", *options, sys.executable, "-c", RANK, job.task(count=2, event="ask")],

@@ -5,14 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import yaml
 
-from jobs._planning import describe
+from jobs._planning import describe, require_place
 from jobs._run import ROOT, PlanningError, load, load_site
 
 DOC = ROOT / "docs" / "planning-errors.md"
@@ -98,6 +98,8 @@ ON_LAPTOP: list[tuple[str, str, Change]] = [
     ("an executor that does not exist", "`executor: pbs`", _set("executor", "pbs", site=True)),
     ("a site setting that does not exist", "`partitions: gpu`", _set("partitions", "gpu", site=True)),
     ("a day that is none", "`deadline: soon`", _set("deadline", "soon")),
+    ("a run to stand on that is not there", "`base: dmeo`", _set("base", "dmeo")),
+    ("a run to stand on that stands on another", "`base: demo-cluster`", _set("base", "demo-cluster")),
     ("a description of two lines", '`description: "a\\nb"`', _site(description="a\nb")),
     ("a chain of jobs without a scheduler", "`continuation: chain`", _site(continuation="chain")),
     ("a partition without a scheduler", "`partition: gpu`", _site(partition="gpu")),
@@ -207,8 +209,9 @@ def _lines(change: Change, folder: Path, *, base: str = "laptop") -> list[str]:
     change(run, site)
     (folder / "mine.yaml").write_text(yaml.safe_dump(run))
     (folder / "place.yaml").write_text(yaml.safe_dump(site))
-    here = mock.patch("jobs._run.shutil.which", return_value="/usr/bin/sbatch")
-    with here, pytest.raises(PlanningError, match=r".") as caught:
+    (folder / "sbatch").touch(mode=0o755)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PlanningError, match=r".") as caught:
+        patch.setenv("PATH", str(folder))  # a machine where jobs are submitted, with or without Slurm on this one
         load(str(folder / "mine.yaml"), str(folder / "place.yaml"))
     return [line.replace(f"{folder}/", "").replace(f"{ROOT}/", "") for line in caught.value.lines]
 
@@ -347,3 +350,35 @@ def test_the_command_line_refuses_with_status_2() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("run: must be")
+
+
+def test_a_run_may_stand_on_another_and_says_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: demo\nseed: 7\npretrain: {lr: 1e-3, resources: {mem_gb: 7}}\n")
+    mine, _ = load(str(tmp_path / "mine.yaml"), "laptop")
+    demo, _ = load("demo", "laptop")
+    assert (mine.name, mine.seed) == ("mine", 7)
+    assert mine.given["pretrain"] == {**demo.given["pretrain"], "lr": 0.001}
+    ours, theirs = mine.sections["pretrain"].resources, demo.sections["pretrain"].resources
+    assert ours == theirs.model_copy(update={"mem_gb": 7})
+    assert {name: mine.given[name] for name in mine.given if name != "pretrain"} == {
+        name: demo.given[name] for name in demo.given if name != "pretrain"
+    }
+
+
+def test_a_deadline_is_a_day(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: demo\ndeadline: 2030-01-02\n")
+    assert load(str(tmp_path / "mine.yaml"), "laptop")[0].deadline == date(2030, 1, 2)
+
+
+def test_jobs_start_only_where_they_can_be_submitted_and_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, laptop = load("demo", "laptop")
+    require_place(laptop, tmp_path)
+    site = load_site("cluster-test").model_copy(update={"shared": "/gpfs"})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PlanningError, match=r".") as caught:
+        require_place(site, tmp_path)
+    assert caught.value.lines == (
+        "sbatch must be on the PATH where jobs are submitted, but is not; load Slurm's module or log in there",
+        f"results: must lie under /gpfs, which all nodes see (the site's shared), but lie in {tmp_path}; "
+        "give --results, or config results= to Snakemake",
+    )
