@@ -22,7 +22,7 @@ from evaluation.cluster import _gather, _joined
 from evaluation.cluster import cluster as ray_cluster
 from evaluation.meeting import Nodes, leading
 
-ITEMS = 200
+ITEMS = 400
 HOST = os.uname().nodename
 RANK = """
 import contextlib, json, os, signal, sys, threading, time
@@ -47,18 +47,23 @@ def stop(*_):
 
 
 def progress(done, total):
-    with (base / "done").open("x"):
-        pass
-    if task["event"] == "kill":
-        os.kill(task["victim"] or os.getpid(), signal.SIGKILL)
-    if task["event"] == "stop":  # as Slurm may do: every process of the step is told
-        for each in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if f"MEDSCALE_JOB={base}".encode() in (each / "environ").read_bytes() and int(each.name) != os.getpid():
-                    os.kill(int(each.name), signal.SIGTERM)
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    if task["event"] == "ask":
+    first = not (base / "done").exists()
+    (base / "done").touch()
+    if task["event"] == "kill" and (first or done == total):
+        os.kill(task["victim"] if first else os.getpid(), signal.SIGKILL)
+    if task["event"] == "stop" and first:
+        tell_all(signal.SIGTERM)
+    if task["event"] == "ask" and first:
         (base / "answers").write_text(json.dumps([ask(token) for token in ("", "f" * 64, job.token.read_text())]))
+
+
+def tell_all(number):
+    """As Slurm may do: every process of the step is told."""
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"MEDSCALE_JOB={base}".encode() in (each / "environ").read_bytes() and int(each.name) != os.getpid():
+                os.kill(int(each.name), number)
+    threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 def ask(token):
@@ -69,11 +74,6 @@ def ask(token):
         except grpc.RpcError as error:
             return error.code().name
     return "OK"
-
-
-def once(*arguments):
-    with contextlib.suppress(FileExistsError):
-        progress(*arguments)
 
 
 class Quick:  # starts without torch
@@ -100,9 +100,9 @@ with leading(job):
         score.make_chunks(questions, model_digest="m"),
         model=Path(task["model"] or "none"),
         journal=base / "journal.jsonl",
-        workers=2,
+        workers=3,
         cluster=cluster(workers=2, nodes=job if job.count > 1 else None),
-        progress=once,
+        progress=progress,
     )
 """
 
@@ -116,7 +116,7 @@ class Job:
     interface: str = "lo"
     ranks: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start(self, rank: int, *, count: int = 2, event: str = "", victim: int = 0) -> "subprocess.Popen[bytes]":
+    def start(self, rank: int, *, count: int, event: str = "", victim: int = 0) -> "subprocess.Popen[bytes]":
         with (self.base / f"log{rank}").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", RANK, self.task(rank=rank, count=count, event=event, victim=victim)],
@@ -183,21 +183,14 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
     monkeypatch.setattr(nodes, "_command", lambda *_: lambda _: list(command))
 
 
-def test_a_node_that_dies_costs_only_what_it_had_begun(job: Job) -> None:
-    other = job.start(1)
-    first = job.start(0, event="kill", victim=other.pid)
-    assert first.wait(200) == 0, job.log()
-    assert other.wait(5) == -signal.SIGKILL
-    assert json.loads((job.base / "meeting" / "complete.json").read_text()) == {"nodes": [HOST, HOST]}
-    assert len(job.scored()) == len(set(job.scored())) == ITEMS
-    assert within(5, lambda: not job.left()), job.left()
-
-
-def test_all_leave_when_rank_0_is_killed(job: Job) -> None:
-    other = job.start(1)
-    first = job.start(0, event="kill")
+def test_a_node_that_dies_costs_only_what_it_had_begun_and_all_leave_when_rank_0_is_killed(job: Job) -> None:
+    victim, other = job.start(1, count=3), job.start(2, count=3)
+    first = job.start(0, count=3, event="kill", victim=victim.pid)
     assert first.wait(200) == -signal.SIGKILL, job.log()
+    assert victim.wait(10) == -signal.SIGKILL
     assert other.wait(10) == 0, job.log()
+    assert json.loads((job.base / "meeting" / "complete.json").read_text()) == {"nodes": [HOST] * 3}
+    assert len(job.scored()) == len(set(job.scored())) == ITEMS
     assert within(5, lambda: not job.left()), job.left()
 
 

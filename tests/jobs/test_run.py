@@ -210,9 +210,10 @@ def _lines(change: Change, folder: Path, *, base: str = "laptop") -> list[str]:
     (folder / "mine.yaml").write_text(yaml.safe_dump(run))
     (folder / "place.yaml").write_text(yaml.safe_dump(site))
     (folder / "sbatch").touch(mode=0o755)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PlanningError, match=r".") as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(folder))  # a machine where jobs are submitted, with or without Slurm on this one
-        load(str(folder / "mine.yaml"), str(folder / "place.yaml"))
+        with pytest.raises(PlanningError, match=r".") as caught:
+            load(str(folder / "mine.yaml"), str(folder / "place.yaml"))
     return [line.replace(f"{folder}/", "").replace(f"{ROOT}/", "") for line in caught.value.lines]
 
 
@@ -277,9 +278,11 @@ def test_a_password_is_refused_and_never_shown(uri: str, tmp_path: Path) -> None
     assert "pass9word" not in line
 
 
-def test_a_shared_folder_need_not_be_where_plans_are_made_but_no_job_is_submitted() -> None:
-    with mock.patch("jobs._run.shutil.which", return_value=None):
-        assert load("demo", "university")[1].shared == "/gpfs/projects/p0123"
+def test_a_shared_folder_need_not_be_where_plans_are_made_but_no_job_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert load("demo", "university")[1].shared == "/gpfs/projects/p0123"
 
 
 @pytest.mark.parametrize(
@@ -379,6 +382,8 @@ def test_jobs_start_only_where_they_can_be_submitted_and_seen(tmp_path: Path, mo
         require_place(site, tmp_path)
     assert caught.value.lines == (
         "sbatch must be on the PATH where jobs are submitted, but is not; load Slurm's module or log in there",
-        f"results: must lie under /gpfs, which all nodes see (the site's shared), but lie in {tmp_path}; "
-        "give --results, or config results= to Snakemake",
+        (
+            f"results: must lie under /gpfs, which all nodes see (the site's shared), but lie in {tmp_path}; "
+            "give --results, or config results= to Snakemake"
+        ),
     )
