@@ -36,7 +36,7 @@ from jobs._run import stages  # noqa: E402
 from slurm.events import read_events  # noqa: E402
 from slurm.files import read_json  # noqa: E402
 
-STEPS, LONG_STEPS, SAVE = 120, 400, 20
+STEPS, LONG_STEPS, SAVE = 80, 300, 16
 SAME = ("train/loss", "train/grad_norm", "train/lr", "valid/loss")
 STOPPED, FAILED = 85, 1
 

@@ -14,7 +14,8 @@ from slurm import queue, requeue
 from slurm.files import read_json
 
 _LOOKS = 3  # answers in a row without the job before it is believed to be gone
-_GLANCE_S = 0.3  # between looks at the job's own files
+_GLANCES_S = (0.3, 2.0)  # between looks at the job's own files: at first, and when it has been waited for long
+_LONG_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,10 @@ def wait(attempt: Path, *, poll_s: float, cache: Path, tell: Callable[[Outlook],
         attempt: the attempt's folder.
         poll_s: seconds between questions to the controller, shared by all who wait with the same `cache`.
         cache: a file for the last answer.
-        tell: called several times a second with what is known, to draw it.
+        tell: called again and again with what is known, to draw it.
     """
     spec = read_json(attempt / "spec.json")
-    absent, asked, seen, held_since = 0, 0.0, Outlook(), 0.0
+    absent, asked, seen, held_since, began = 0, 0.0, Outlook(), 0.0, time.monotonic()
     while (ended := verdict(attempt)) is None:
         if time.monotonic() - asked >= poll_s:
             asked, found = time.monotonic(), queue.jobs(max_age_s=poll_s, cache=cache)
@@ -118,7 +119,7 @@ def wait(attempt: Path, *, poll_s: float, cache: Path, tell: Callable[[Outlook],
         if absent >= _LOOKS:
             return _conclude(attempt, spec)
         tell(seen)
-        time.sleep(_GLANCE_S)
+        time.sleep(_GLANCES_S[0] + _GLANCES_S[1] * min(1.0, (time.monotonic() - began) / _LONG_S))
     return ended
 
 

@@ -57,8 +57,7 @@ def progress(done, total):
         (base / "answers").write_text(json.dumps([ask(token) for token in ("", "f" * 64, job.token.read_text())]))
 
 
-def tell_all(number):
-    """As Slurm may do: every process of the step is told."""
+def tell_all(number):  # as Slurm may do with every process of a step
     for each in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"MEDSCALE_JOB={base}".encode() in (each / "environ").read_bytes() and int(each.name) != os.getpid():

@@ -167,11 +167,19 @@ class Cluster:
         self._daemon(name, self.shape.programs["slurmd"], "-D", "-N", name, machine=name)
 
     def power_cut(self, number: int) -> None:
-        """Takes a node off the network and ends all its processes."""
+        """Takes a node off the network and ends all its processes.
+
+        Raises:
+            ClusterError: it has no power already.
+        """
         self.machines.cut(f"n{number}")
 
     def start_node(self, number: int) -> None:
-        """Starts a node that had a power cut."""
+        """Starts a node that had a power cut.
+
+        Raises:
+            ClusterError: it runs, or does not come up.
+        """
         self._boot([number])
 
     def kill_controller(self) -> None:
@@ -224,20 +232,15 @@ class Cluster:
     def _boot(self, numbers: Iterable[int]) -> None:
         names = {f"n{number}": self.shape.node_address(number) for number in numbers}
         for name, address in names.items():
-            (self.base / f"run/{name}.pid").unlink(missing_ok=True)
             self.machines.boot(name, address)
         for name in names:
-            machines.wait_for(
-                (self.base / f"run/{name}.pid").exists, f"{name} is up", log=self.base / f"log/{name}.out"
-            )
+            pid, log = self.base / f"run/{name}.pid", self.base / f"log/{name}.machine"
+            machines.wait_for(pid.exists, f"{name} is up", log=log)
 
     def _daemon(self, name: str, *command: str, machine: str | None = None) -> None:
         pid = self.base / f"run/{name}.pid"
         pid.unlink(missing_ok=True)
-        subprocess.run(
-            [*self.machines.enter(machine), f"{self.base}/bin/daemon", name, *command],
-            check=True,
-        )
+        subprocess.run([*self.machines.enter(machine), f"{self.base}/bin/daemon", name, *command], check=True)
         machines.wait_for(pid.exists, f"{name} starts", log=self.base / f"log/{name}.out")
 
     def _listens(self, daemon: str, port: int) -> None:

@@ -270,7 +270,7 @@ while read -r verb name address; do
       ip link delete "v$name" 2>/dev/null || true
       unshare --net --mount --uts --pid --fork --kill-child \\
         bash {base}/bin/node "$name" "$address" "$pid" >>{base}/log/"$name".machine 2>&1 </dev/null & ;;
-    unplug) ip link set "v$name" down ;;
+    unplug) ip link set "v$name" down || true ;;
   esac
   echo "done $verb $name"
 done
@@ -291,7 +291,8 @@ ip link set eth0 up
 ip route add default via {network}.1
 mount -t proc proc /proc
 mount -t tmpfs -o mode=1777 shm /dev/shm
-echo "$pid" >{base}/run/"$1".node
+echo "$pid" >{base}/run/"$1".node.new
+mv {base}/run/"$1".node.new {base}/run/"$1".node
 {base}/bin/daemon "$1" {slurmd} -D -N "$1"
 while :; do
   sleep infinity &

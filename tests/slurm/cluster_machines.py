@@ -91,21 +91,32 @@ class Namespaces:
         return unshare, pipe(unshare.stdout).readline().split()
 
     def enter(self, name: str | None = None) -> list[str]:
-        target = self.first if name is None else int((self.base / f"run/{name}.node").read_text())
+        target = self.first if name is None else self._node(name)
         user = ["--user", "--preserve-credentials"] if self.user else []
         return ["nsenter", f"--target={target}", *user, *NAMESPACES, "--root", "--wdns=/"]
 
     def boot(self, name: str, address: str) -> None:
+        if (self.base / f"run/{name}.node").exists():
+            raise ClusterError(f"{name} must have no power to be started, but runs; cut its power first")
+        (self.base / f"run/{name}.pid").unlink(missing_ok=True)
         self._ask(f"start {name} {address}")
 
     def cut(self, name: str) -> None:
+        process = self._node(name)
         self._ask(f"unplug {name}")  # first, so that nobody hears of the processes' end
-        kill(int((self.base / f"run/{name}.node").read_text()))
+        kill(process)
+        (self.base / f"run/{name}.node").unlink()
 
     def stop(self) -> None:
         if self.unshare.poll() is None:
             os.kill(self.first, signal.SIGKILL)
-        self.unshare.communicate()  # returns when the last process of all machines has ended
+            self.unshare.communicate()  # returns when the last process of all machines has ended
+
+    def _node(self, name: str) -> int:
+        path = self.base / f"run/{name}.node"
+        if not path.exists():
+            raise ClusterError(f"{name} must run, but has no power; start it first")
+        return int(path.read_text())
 
     def _ask(self, request: str) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -142,14 +153,16 @@ class SharedMachine:
         return []
 
     def boot(self, name: str, address: str) -> None:  # noqa: ARG002 - all have one address
+        (self.base / f"run/{name}.pid").unlink(missing_ok=True)
         subprocess.run([f"{self.base}/bin/daemon", name, self.slurmd, "-D", "-N", name], check=True)
 
     def cut(self, name: str) -> None:
         end_all(lambda: family(lambda file: file in (f"{self.base}/log/{name}.log", f"{self.base}/log/{name}.out")))
 
     def stop(self) -> None:
-        self.guard.terminate()
-        self.guard.communicate()
+        if self.guard.poll() is None:
+            self.guard.terminate()
+            self.guard.communicate()
 
 
 def find_programs(names: Iterable[str]) -> dict[str, str]:

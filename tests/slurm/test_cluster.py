@@ -147,6 +147,9 @@ def test_slurm_requeues_the_job_of_a_node_without_power(whole: "Cluster", tmp_pa
     wait_for(lambda: lines(tmp_path / "output") == 2)
     lost = int(field(whole, job, "BatchHost").removeprefix("n"))
     whole.power_cut(lost)
+    if whole.own_machines:
+        with pytest.raises(RuntimeError, match=f"n{lost} must run, but has no power; start it first"):
+            whole.power_cut(lost)
     seconds = wait_for(lambda: field(whole, job, "Reason") == "BeginTime")
     tell(f"requeued {seconds:.1f} s after the power cut")
     whole.run("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -154,6 +157,11 @@ def test_slurm_requeues_the_job_of_a_node_without_power(whole: "Cluster", tmp_pa
     assert field(whole, job, "Restarts") == "1"
     assert f"n{lost}" not in (tmp_path / "output").read_text().split()[2:]
     whole.start_node(lost)
+    if whole.own_machines:
+        with pytest.raises(
+            RuntimeError, match=f"n{lost} must have no power to be started, but runs; cut its power first"
+        ):
+            whole.start_node(lost)
 
 
 def test_the_small_file_system_is_the_clusters_alone(whole: "Cluster", tmp_path: Path) -> None:
