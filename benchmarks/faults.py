@@ -74,7 +74,7 @@ class Bench:
 
     def prepare(self) -> None:
         """Writes the run files, makes the shards once, and runs each kind of training undisturbed."""
-        training = {"seq_length": 64, "micro_batch_size": 2, "global_batch_size": 8, "lr_warmup_iters": 5}
+        training = {"seq_length": 64, "micro_batch_size": 8, "global_batch_size": 8, "lr_warmup_iters": 5}
         every = {"save_interval": SAVE, "eval_interval": SAVE, "eval_samples": 4}
         size = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 6}
         scoring = {"benchmarks": ["molecule_solubility"], "max_items": 8, "workers": 2}
@@ -102,6 +102,7 @@ class Bench:
     @contextmanager
     def trial(self, kind: str = "short", **site: Any) -> Iterator["Trial"]:
         """Yields a training whose shards are there; what is left of it afterwards is ended."""
+        self.cluster.wait_idle(timeout=180)  # what was done to the cluster before is over
         folder = Path(tempfile.mkdtemp(prefix="trial-", dir=self.folder))
         shutil.copytree(self.folder / f"shards-{kind}", folder / "results", copy_function=shutil.copy2)
         trial = Trial(bench=self, kind=kind, folder=folder, site=self.site_file(**site))
@@ -246,7 +247,7 @@ class Trial:
 
     def left(self) -> Iterator[str]:
         """Yields jobs and ranks that are still there."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90  # a controller that was away takes its time to clear up
         while (jobs := self._live()) and time.monotonic() < deadline:
             time.sleep(0.5)
         if jobs:
@@ -320,7 +321,7 @@ def power_cut(bench: Bench) -> str:
             trial.done(command)
         finally:
             bench.cluster.start_node(number)
-            bench.cluster.wait_idle()
+            bench.cluster.wait_idle(timeout=180)
         return _verdict(trial, f"n{number}, {'the batch host' if index == 0 else 'another node'}, at step {step}")
 
 
@@ -377,6 +378,7 @@ def controller_restarted(bench: Bench) -> str:
         time.sleep(random.uniform(2, 25))
         bench.cluster.start_controller()
         trial.done(command)
+        bench.cluster.wait_idle(timeout=180)
         return _verdict(trial, f"at step {step}")
 
 

@@ -28,6 +28,7 @@ from slurm.files import write_atomic
 
 OBJECT_STORE_BYTES = 100_000_000  # questions and scores are small; Ray would take 30 % of the memory
 START_S = 300.0
+_END_S = 20.0  # a keeper needs 0.1
 _WORDS = 500  # characters of an error; the log has all
 PREFIX = "medscale-ray-"
 _FOLDERS = Path("/tmp")  # noqa: S108 - local to the node and short: a socket's path has at most 107 bytes
@@ -124,7 +125,19 @@ def _kept(command: Callable[[Path], Sequence[str]], **variables: str) -> Iterato
         arguments, env=environment, stdin=pipe, stdout=pipe, text=True, pass_fds=(lock,), start_new_session=True
     ) as process:
         os.close(lock)
-        yield _Kept(folder=folder, keeper=process)
+        try:
+            yield _Kept(folder=folder, keeper=process)
+        finally:
+            _dismiss(process)
+
+
+def _dismiss(keeper: "subprocess.Popen[str]") -> None:
+    assert keeper.stdin  # noqa: S101 - it is a pipe
+    keeper.stdin.close()
+    try:
+        keeper.wait(_END_S)
+    except subprocess.TimeoutExpired:  # a disk that hangs must not hold the stage
+        keeper.kill()
 
 
 def _own_folder() -> tuple[Path, int]:

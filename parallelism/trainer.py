@@ -176,6 +176,8 @@ def _train(training: Training, request: StopRequest) -> Result:
             f"train_iters must be at least {start}, the step of {training.folder}, but is "
             f"{training.schedule.train_iters}; raise it, or move that folder away"
         )
+    if 0 < start < training.schedule.train_iters and start % training.schedule.eval_interval == 0:
+        _validate(training, start)  # whoever saved this step may have ended before it was validated
     meter = _meter(training)
     latest, stopped = found.checkpoint, False
     for done in range(start + 1, training.schedule.train_iters + 1):

@@ -29,6 +29,7 @@ import contextlib, json, os, signal, sys, threading, time
 from pathlib import Path
 
 import grpc
+import psutil
 
 from evaluation import nodes, score
 from evaluation.cluster import cluster
@@ -58,10 +59,8 @@ def progress(done, total):
 
 
 def tell_all(number):  # as Slurm may do with every process of a step
-    for each in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"MEDSCALE_JOB={base}".encode() in (each / "environ").read_bytes() and int(each.name) != os.getpid():
-                os.kill(int(each.name), number)
+    for each in psutil.Process().children(recursive=True):
+        each.send_signal(number)
     threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
@@ -108,7 +107,7 @@ with leading(job):
 
 @dataclass(kw_only=True)
 class Job:
-    """The ranks of one job and their folder, by whose name all that they start is found."""
+    """The ranks of one job and their folder."""
 
     base: Path
     model: Path | None = None
@@ -119,7 +118,6 @@ class Job:
         with (self.base / f"log{rank}").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", RANK, self.task(rank=rank, count=count, event=event, victim=victim)],
-                env={**os.environ, "MEDSCALE_JOB": str(self.base)},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -137,11 +135,12 @@ class Job:
         return [item for line in lines for item in line["scores"]]
 
     def left(self) -> list[str]:
-        """The command lines of all that still runs of this job, and the folders of its nodes."""
+        """The folders of the job's nodes, and the command lines of all that still runs of it: their logs lie there."""
         found = [str(each) for each in (self.base / "node").iterdir()]
         for each in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if each.environ().get("MEDSCALE_JOB") == str(self.base) and each.status() != psutil.STATUS_ZOMBIE:
+            with contextlib.suppress(psutil.Error, OSError):
+                files = [str(file.readlink()) for file in Path(f"/proc/{each.pid}/fd").iterdir()]
+                if any(file.startswith(f"{self.base}/") for file in files) and each.status() != psutil.STATUS_ZOMBIE:
                     found.append(" ".join(each.cmdline()))
         return found
 
@@ -208,7 +207,7 @@ def test_on_slurm_the_nodes_join_with_the_token_alone_and_leave_at_once(
     options = ("--nodes=2", "--ntasks-per-node=1", "--mem=4000", "--kill-on-bad-exit=1")
     done = subprocess.run(
         ["srun", *options, sys.executable, "-c", RANK, job.task(count=2, event="ask")],
-        env={**os.environ, **cluster.env, "MEDSCALE_JOB": str(job.base)},
+        env={**os.environ, **cluster.env},
         capture_output=True,
         text=True,
         timeout=280,

@@ -199,6 +199,18 @@ def test_a_signal_to_one_rank_stops_all_and_saves(
     assert again.wait().resumed_from == result.step
 
 
+def test_a_step_that_was_saved_but_perhaps_not_validated_is_validated_on_resume(
+    start_training: Start, tmp_path: Path
+) -> None:
+    schedule = {"save_interval": 4, "eval_interval": 4, "lr_decay_iters": 20}
+    first = start_training(tmp_path, train_iters=4, **schedule)
+    first.wait()
+    again = start_training(tmp_path, train_iters=10, **schedule)
+    assert again.wait().resumed_from == 4
+    assert set(again.values("valid/loss")) == {4, 8, 10}
+    assert again.values("valid/loss")[4] == first.values("valid/loss")[4]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
