@@ -80,7 +80,7 @@ class Bench:
         scoring = {"benchmarks": ["molecule_solubility"], "max_items": 8, "workers": 2}
         for kind, steps, minutes in (("short", STEPS, 20), ("long", LONG_STEPS, 1)):
             pretrain = {**training, **every, "train_iters": steps, "resources": {**size, "timeout_min": minutes}}
-            evaluate = {**scoring, "resources": {"nodes": 2, "cpus_per_task": 1}}
+            evaluate = {**scoring, "resources": {"nodes": 2, "cpus_per_task": 1, "mem_gb": 4}}
             run = {"base": "demo", "pretrain": pretrain, "evaluate": evaluate}
             self.run_file(kind).write_text(yaml.safe_dump(run))
         for kind in ("short", "long"):

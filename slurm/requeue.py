@@ -188,7 +188,7 @@ def _outcome(attempt: Path, spec: Mapping[str, Any], status: str) -> tuple[str, 
     """Returns (outcome, reason, node): how the ranks ended, why, and which node was first to fail."""
     if not status.isdigit():
         return "preflight", *_unready(attempt, status)
-    if status == "0" and Path(spec["done"]).exists():
+    if Path(spec["done"]).exists():  # whatever became of other ranks: the first one keeps the result at its end
         return "finished", "", None
     if Path(spec["held"]).exists():
         return "cancelled", "the stage is held", None

@@ -22,7 +22,11 @@ from slurm.site import Purpose, Site
 
 ROOT = Path(__file__).resolve().parents[1]
 _PRIVATE = 0o700
-_SRUN = ("--kill-on-bad-exit=1", "--wait=1800")  # one rank's death ends the job; others get time for what is left
+_SRUN = {
+    "one": (),
+    "nodes": ("--kill-on-bad-exit=0", "--wait=0"),  # the others score on when a node is lost
+    "ranks": ("--kill-on-bad-exit=1", "--wait=1800"),  # one rank's death ends the job
+}
 _UNREACHABLE = re.compile(r"contact|timed out|connect|communication|temporar|try again|not responding", re.IGNORECASE)
 _OWN = ("nodes", "time", "job-name", "ntasks-per-node")  # submitit computes with these
 
@@ -172,7 +176,12 @@ def _slurm(asked: Submission) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "additional_parameters": {name: value for name, value in options.items() if name not in _OWN},
         "setup": _setup(asked),
-        "srun_args": [*_SRUN, f"--cpus-per-task={asked.resources.cpus_per_task}", *site.srun, *_pyxis(site)],
+        "srun_args": [
+            *_SRUN[asked.spread],
+            f"--cpus-per-task={asked.resources.cpus_per_task}",
+            *site.srun,
+            *_pyxis(site),
+        ],
         "teardown": ["status=$?", f'exec {_batch(asked, "end")} "$status"'],
     }
 

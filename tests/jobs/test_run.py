@@ -34,6 +34,14 @@ def _set(path: str, value: Any, *, site: bool = False) -> Change:
     return change
 
 
+def _all(*changes: Change) -> Change:
+    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
+        for one in changes:
+            one(run, laptop)
+
+    return change
+
+
 def _drop(path: str, *, site: bool = False) -> Change:
     def change(run: dict[str, Any], place: dict[str, Any]) -> None:
         *parents, last = path.split(".")
@@ -200,6 +208,16 @@ ON_CLUSTER: list[tuple[str, str, Change]] = [
     ("an unknown way to go on", "`continuation: restart`", _site(continuation="restart")),
     ("a shared folder that is no full path", "`shared: data`", _site(shared="data")),
     ("a shared folder that is not there", "`shared: /nowhere/shared`", _site(shared="/nowhere/shared")),
+    (
+        "more scoring processes than CPUs",
+        "`workers: 5` on 2 nodes",
+        _all(_set("evaluate.workers", 5), _set("evaluate.resources", {"nodes": 2, "cpus_per_task": 2})),
+    ),
+    (
+        "another Ray beside the stage's own nodes",
+        "`ray_address: head:6379` on 2 nodes",
+        _all(_set("evaluate.ray_address", "head:6379"), _set("evaluate.resources", {"nodes": 2, "cpus_per_task": 2})),
+    ),
 ]
 CASES = [(*case, "laptop") for case in ON_LAPTOP] + [(*case, "cluster-test") for case in ON_CLUSTER]
 
