@@ -34,14 +34,6 @@ def _set(path: str, value: Any, *, site: bool = False) -> Change:
     return change
 
 
-def _all(*changes: Change) -> Change:
-    def change(run: dict[str, Any], laptop: dict[str, Any]) -> None:
-        for one in changes:
-            one(run, laptop)
-
-    return change
-
-
 def _drop(path: str, *, site: bool = False) -> Change:
     def change(run: dict[str, Any], place: dict[str, Any]) -> None:
         *parents, last = path.split(".")
@@ -211,12 +203,12 @@ ON_CLUSTER: list[tuple[str, str, Change]] = [
     (
         "more scoring processes than CPUs",
         "`workers: 5` on 2 nodes",
-        _all(_set("evaluate.workers", 5), _set("evaluate.resources", {"nodes": 2, "cpus_per_task": 2})),
+        _all(_set("evaluate.workers", 5), _resources("evaluate", nodes=2, cpus_per_task=2)),
     ),
     (
         "another Ray beside the stage's own nodes",
         "`ray_address: head:6379` on 2 nodes",
-        _all(_set("evaluate.ray_address", "head:6379"), _set("evaluate.resources", {"nodes": 2, "cpus_per_task": 2})),
+        _all(_set("evaluate.ray_address", "head:6379"), _resources("evaluate", nodes=2, cpus_per_task=2)),
     ),
 ]
 CASES = [(*case, "laptop") for case in ON_LAPTOP] + [(*case, "cluster-test") for case in ON_CLUSTER]
