@@ -547,8 +547,9 @@ def main() -> int:
     trials: list[dict[str, Any]] = []
     try:
         bench.prepare()
-        for name in options.cases.split(",") if options.cases else CASES:
-            for number in range(options.runs):
+        for case in options.cases.split(",") if options.cases else CASES:
+            name, _, count = case.partition(":")
+            for number in range(int(count or options.runs)):
                 trials.append(_try(name, number, bench))
                 if options.out:
                     options.out.write_text(json.dumps(trials, indent=1) + "\n")
@@ -587,7 +588,7 @@ def _table(trials: list[dict[str, Any]]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="trials of each case (default: %(default)s)")
-    parser.add_argument("--cases", default="", help="names with commas; all unless given")
+    parser.add_argument("--cases", default="", help="names with commas, as in rank,power:2; all unless given")
     parser.add_argument("--seed", type=int, default=1, help="of where and when faults strike (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON file that grows by every trial")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")

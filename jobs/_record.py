@@ -77,6 +77,13 @@ def find(folder: Path, request: str) -> dict[str, Any] | None:
     return record if record["request"] == request and intact else None
 
 
+def drop_damaged(folder: Path, request: str) -> None:
+    """Removes the kept record of a result whose files are missing or changed: a job would take it for the result."""
+    path = history_path(folder, request)
+    if path.is_file() and find(folder, request) is None:
+        path.unlink()
+
+
 def require_unchanged(parent: Mapping[str, Any], folder: Path) -> None:
     """Checks that the files of a parent are those that its record tells of.
 

@@ -54,6 +54,7 @@ def ensure(
     with _turn(folder, queued=site.executor == "slurm"):
         record = _record.find(folder, request["request"])
         if record is None:
+            _record.drop_damaged(folder, request["request"])
             _refuse_held(folder, run)
             start = _queued if site.executor == "slurm" else _local
             record = start(folder, request, run=run, site=site, asked=asked)

@@ -112,6 +112,15 @@ def test_a_job_that_ended_while_nobody_looked_is_not_run_again(stage: Stage, bus
     assert (stage.folder / "record.json").exists()
 
 
+def test_a_result_whose_files_have_changed_is_made_again(stage: Stage) -> None:
+    assert stage.end(stage.start())[0] == 0
+    (stage.folder / "rejects.jsonl").write_text("damaged")
+    (stage.folder / "record.json").unlink()
+    assert stage.end(stage.start())[0] == 0
+    assert len(stage.attempts) == 2
+    assert (stage.folder / "rejects.jsonl").read_text() != "damaged"
+
+
 def test_two_commands_at_once_submit_one_job(stage: Stage) -> None:
     both = [stage.start(), stage.start()]
     assert [stage.end(one)[0] for one in both] == [0, 0]
