@@ -55,6 +55,7 @@ class Bench:
 
     cluster: Any
     folder: Path
+    tasks: int
     python: str = sys.executable
     curves: dict[str, History] = field(default_factory=dict)
 
@@ -76,7 +77,8 @@ class Bench:
         """Writes the run files, makes the shards once, and runs each kind of training undisturbed."""
         training = {"seq_length": 64, "micro_batch_size": 8, "global_batch_size": 8, "lr_warmup_iters": 5}
         every = {"save_interval": SAVE, "eval_interval": SAVE, "eval_samples": 4}
-        size = {"nodes": 2, "tasks_per_node": 2, "mem_gb": 6}
+        size = {"nodes": 2, "tasks_per_node": self.tasks, "mem_gb": 6}
+        training["tensor_model_parallel_size"] = self.tasks
         scoring = {"benchmarks": ["molecule_solubility"], "max_items": 8, "workers": 2}
         for kind, steps, minutes in (("short", STEPS, 20), ("long", LONG_STEPS, 1)):
             pretrain = {**training, **every, "train_iters": steps, "resources": {**size, "timeout_min": minutes}}
@@ -87,7 +89,8 @@ class Bench:
             trial = Trial(bench=self, kind=kind, folder=self.folder / f"clean-{kind}", site=self.site_file())
             for stage in ("prepare", "tokenize", "plan"):
                 trial.done(trial.start(stage))
-            shutil.copytree(trial.results, self.folder / f"shards-{kind}")
+            tracking = shutil.ignore_patterns("mlflow*", "mlartifacts", "shipper.log", ".*")  # still being written
+            shutil.copytree(trial.results, self.folder / f"shards-{kind}", ignore=tracking)
             site = self.site_file(signal_lead_s=5)
             patient = Trial(bench=self, kind=kind, folder=self.folder / f"clean-{kind}", site=site)
             if kind == "long":  # undisturbed: with time enough
@@ -293,7 +296,7 @@ def killed_rank(bench: Bench) -> str:
     with bench.trial() as trial:
         command = trial.start()
         step = trial.somewhere()
-        rank = random.randint(0, 3)
+        rank = random.choice(sorted(trial.ranks()))
         trial.ranks()[rank].kill()
         trial.done(command)
         return _verdict(trial, f"rank {rank} at step {step}")
@@ -389,7 +392,7 @@ def accounting_down(bench: Bench) -> str:
         bench.cluster.kill_dbd()
         began = time.monotonic()
         try:
-            trial.ranks()[random.randint(0, 3)].kill()  # so that there is something to decide without it
+            random.choice(list(trial.ranks().values())).kill()  # so that there is something to decide without it
             trial.done(command)
             problems = _verdict(trial, f"and a rank killed, at step {step}")
             time.sleep(max(0.0, 60 - (time.monotonic() - began)))
@@ -543,7 +546,7 @@ def main() -> int:
     random.seed(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="medscale-faults-"))
     cluster = _cluster_module().Cluster.start(folder / "cluster")
-    bench = Bench(cluster=cluster, folder=folder)
+    bench = Bench(cluster=cluster, folder=folder, tasks=options.tasks)
     trials: list[dict[str, Any]] = []
     try:
         bench.prepare()
@@ -589,6 +592,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="trials of each case (default: %(default)s)")
     parser.add_argument("--cases", default="", help="names with commas, as in rank,power:2; all unless given")
+    parser.add_argument(
+        "--tasks", type=int, default=2, choices=(1, 2), help="ranks on each of two nodes (default: 2)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of where and when faults strike (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON file that grows by every trial")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
