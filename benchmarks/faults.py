@@ -365,10 +365,8 @@ def scancelled(bench: Bench) -> str:
         trial.done(trial.start(), status=STOPPED)  # held: nothing is submitted again
         _require("jobs release" in trial.said(), "the command must say how to release the stage")
         _require(len(list(trial.stage.glob("attempts/*"))) == 1, "nothing must be submitted while it is held")
-        where = ["--run", str(bench.run_file(trial.kind)), "--site", str(trial.site), "--results", str(trial.results)]
-        subprocess.run(
-            [bench.python, "-m", "jobs", "release", *where], cwd=ROOT, env=bench.env, check=True, capture_output=True
-        )
+        release = [bench.python, "-m", "jobs", "release", trial.kind, "--results", str(trial.results)]
+        subprocess.run(release, cwd=ROOT, env=bench.env, check=True, capture_output=True)
         trial.done(trial.start())
         return _verdict(trial, f"at step {step}, refused until released")
 
