@@ -590,9 +590,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="trials of each case (default: %(default)s)")
     parser.add_argument("--cases", default="", help="names with commas, as in rank,power:2; all unless given")
-    parser.add_argument(
-        "--tasks", type=int, default=2, choices=(1, 2), help="ranks on each of two nodes (default: 2)"
-    )
+    parser.add_argument("--tasks", type=int, default=2, choices=(1, 2), help="ranks on each of two nodes (default: 2)")
     parser.add_argument("--seed", type=int, default=1, help="of where and when faults strike (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a JSON file that grows by every trial")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
