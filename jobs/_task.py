@@ -47,7 +47,9 @@ def _told(attempt: Path, rank: int) -> Iterator[None]:
     """Writes what goes wrong to the log in full, and in one line to a file for whoever decides how to go on."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is written down and ends the process
         traceback.print_exc()
         failure = {"type": type(error).__name__, "message": str(error), "host": platform.node()}
         with suppress(OSError):  # on a full disk the log has it
@@ -55,7 +57,7 @@ def _told(attempt: Path, rank: int) -> Iterator[None]:
         sys.exit(1)
 
 
-def _is_permanent(error: Exception) -> bool:
+def _is_permanent(error: BaseException) -> bool:
     """Tells whether the same work would fail again: wrong input, settings or code, and no trouble of the machine."""
     lasting = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, AssertionError)
     return isinstance(error, lasting) or bool(getattr(error, "permanent", False))

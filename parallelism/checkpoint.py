@@ -5,6 +5,7 @@ SHA-256 and size. It appears under its name by one rename, after everything in i
 the whole story.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
     FullyParallelLoadStrategyWrapper,
     FullyParallelSaveStrategyWrapper,
 )
+from torch.distributed.checkpoint.api import CheckpointException
 
 from parallelism._patches import saved_without_manager
 from slurm.files import digest, fsync_file, fsync_folder, read_json, sha256_file, write_json
@@ -55,12 +57,15 @@ def save(folder: Path, *, step: int, states: dict[str, Any], facts: Mapping[str,
         step: optimizer steps done.
         states: Megatron's sharded states.
         facts: what the manifest tells about the run besides the files (JSON values).
+
+    Raises:
+        OSError: a rank could not write its part, on every rank; nothing has been committed.
     """
     unfinished = Path(_from_rank_0(str(folder / f"{_UNFINISHED}{step}-{uuid.uuid4().hex[:12]}")))
     if dist.get_rank() == 0:
         unfinished.mkdir(parents=True)
     dist.barrier()
-    with saved_without_manager():
+    with saved_without_manager(), _told_as_disk_error(folder, step):
         dist_checkpointing.save(states, str(unfinished), _save_strategy())
     gathered: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(gathered, _hash_own_files(unfinished))
@@ -76,6 +81,19 @@ def save(folder: Path, *, step: int, states: dict[str, Any], facts: Mapping[str,
         _commit(unfinished, committed, manifest)
     dist.barrier()
     return Checkpoint(path=committed, step=step, digest=manifest["digest"])
+
+
+@contextlib.contextmanager
+def _told_as_disk_error(folder: Path, step: int) -> Iterator[None]:
+    """Turns torch's exception, which is no Exception and hides the cause, into one that says what to do."""
+    try:
+        yield
+    except CheckpointException as error:
+        free = shutil.disk_usage(folder).free / 1e9
+        raise OSError(
+            f"{folder}: must take the checkpoint of step {step}, but not every rank could write its part, and "
+            f"{free:.2f} GB are free on that disk; make room or mend it, and run again"
+        ) from error
 
 
 def newest(folder: Path, *, identity: str | None = None) -> Found:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -197,6 +198,18 @@ def test_a_signal_to_one_rank_stops_all_and_saves(
     assert result.valid == {}
     again = start_training(tmp_path, world_size=2, train_iters=result.step + 2)
     assert again.wait().resumed_from == result.step
+
+
+def test_a_disk_that_takes_no_checkpoint_is_told_as_that(start_training: Start, tmp_path: Path) -> None:
+    attempt = start_training(tmp_path, world_size=2, train_iters=2000, save_interval=10)
+    for pid in attempt.pids:  # no file grows beyond this: what a full disk does, for these processes
+        psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (40_000, 40_000))
+    with pytest.raises(
+        Exception, match=r"must take the checkpoint of step 10, but not every rank could write its part"
+    ):
+        attempt.wait()
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    assert [path.name for path in folder.iterdir() if path.name.startswith("step")] == []
 
 
 def test_a_step_that_was_saved_but_perhaps_not_validated_is_validated_on_resume(
