@@ -73,7 +73,7 @@ class Bench:
         path.write_text(yaml.safe_dump(site))
         return path
 
-    def prepare(self) -> None:
+    def prepare(self, kinds: list[str]) -> None:
         """Writes the run files, makes the shards once, and runs each kind of training undisturbed."""
         training = {"seq_length": 64, "micro_batch_size": 8, "global_batch_size": 8, "lr_warmup_iters": 5}
         every = {"save_interval": SAVE, "eval_interval": SAVE, "eval_samples": 4}
@@ -85,7 +85,7 @@ class Bench:
             evaluate = {**scoring, "resources": {"nodes": 2, "cpus_per_task": 1, "mem_gb": 4}}
             run = {"base": "demo", "pretrain": pretrain, "evaluate": evaluate}
             self.run_file(kind).write_text(yaml.safe_dump(run))
-        for kind in ("short", "long"):
+        for kind in kinds:
             trial = Trial(bench=self, kind=kind, folder=self.folder / f"clean-{kind}", site=self.site_file())
             for stage in ("prepare", "tokenize", "plan"):
                 trial.done(trial.start(stage))
@@ -543,12 +543,14 @@ def main() -> int:
         return 0
     random.seed(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="medscale-faults-"))
-    cluster = _cluster_module().Cluster.start(folder / "cluster")
+    cluster = _cluster_module().Cluster.start(folder / "cluster", small_mb=256)  # five checkpoints
     bench = Bench(cluster=cluster, folder=folder, tasks=options.tasks)
     trials: list[dict[str, Any]] = []
     try:
-        bench.prepare()
-        for case in options.cases.split(",") if options.cases else CASES:
+        cases = options.cases.split(",") if options.cases else list(CASES)
+        long = any(case.startswith(("time", "chain")) for case in cases)
+        bench.prepare(["short", "long"] if long else ["short"])
+        for case in cases:
             name, _, count = case.partition(":")
             for number in range(int(count or options.runs)):
                 trials.append(_try(name, number, bench))
