@@ -122,9 +122,8 @@ def test_daemons_die_and_come_back_and_jobs_go_on(whole: "Cluster", tmp_path: Pa
     job = submit(whole, tmp_path / "output", f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; echo went on")
     wait_for(lambda: field(whole, job, "JobState") == "RUNNING")
     running = time.time()
-    wait_for(
-        lambda: (whole.base / "state/job_state").stat().st_mtime > running, timeout=20
-    )  # else the job is forgotten
+    whole.run("scontrol", "update", f"JobId={job}", "Comment=kept")  # a change, so that the controller saves the job
+    wait_for(lambda: (whole.base / "state/job_state").stat().st_mtime > running, timeout=60)
     whole.kill_dbd()
     assert "Connection refused" in whole.run("sacct", check=False).stderr
     assert whole.run("squeue", "--noheader", "--format=%i").stdout.split() == [job]
