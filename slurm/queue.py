@@ -24,7 +24,8 @@ _LIVE = (
 LIVE = frozenset(_LIVE.split())
 """States of a job that runs or may still run."""
 Standing = Literal["runs", "cancelled", "out of time", "replaced"]
-"""Of one execution: it is the job's own; the job was cancelled, or ended by its limit; Slurm has requeued the job."""
+"""Of one execution: it is the job's own; the job was cancelled, or ended by its limit; or Slurm has ended it (the job
+is COMPLETING, and why shows later) and perhaps begun another."""
 _TIMEOUT_S = 15.0
 _FIELDS = ("%i", "%T", "%r", "%N", "%j", "%S", "%e", "%k")
 

@@ -25,6 +25,7 @@ NOTHING_TO_DO = 100
 STOPPED = 85  # what ranks exit with when they were asked to stop and have saved their state
 _SILENCE_S = 600.0  # how long the end of a job waits for a controller that does not answer
 _KILLED_S = 300.0  # Slurm ends the script of a job that it has requeued long before
+_SETTLING_S = 300.0  # how long the next link of a chain waits for the one before to be gone
 _EARLY_S = 60.0  # Slurm may send its warning that much before it was asked to
 _TAIL_LINES = 12
 _SRUN_ERROR = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: (.+)$", re.MULTILINE)
@@ -84,8 +85,8 @@ def end(attempt: Path, status: str) -> int:
     if standing == "cancelled":
         hold(spec, by="scancel", job_id=_job_id())
         return _close(attempt, spec, ended.told(reason="it was cancelled", outcome="cancelled"), state="cancelled")
-    if standing == "replaced":  # its node was given up: Slurm has put the job into the queue, and this is a remnant
-        add(attempt, ended.told(next="requeue"))
+    if standing == "replaced":  # Slurm has ended this execution: it requeues the job itself, or it was cancelled
+        add(attempt, ended)
         return ended.status or 1
     tries = fruitless([*read_events(attempt), ended], step=step)
     if _is_permanent(attempt) or tries >= spec["max_tries"]:
@@ -146,7 +147,7 @@ def _refused(attempt: Path, spec: Mapping[str, Any]) -> str | None:
         return "the result is there"
     before = _previous_job(attempt)
     if before and not Path(spec["held"]).exists():
-        how = queue.ending(before, accounting=spec["accounting"])
+        how = _settled(before, spec)
         if how is not None and how.state == "CANCELLED":
             hold(spec, by=f"scancel by uid {how.by}" if how.by else "scancel", job_id=before)
     if Path(spec["held"]).exists():
@@ -158,6 +159,16 @@ def _refused(attempt: Path, spec: Mapping[str, Any]) -> str | None:
         decide(attempt, state="failed", reason=reason)
         return reason
     return None
+
+
+def _settled(job_id: str, spec: Mapping[str, Any]) -> queue.Ending | None:
+    """Returns how a job ended. One that is COMPLETING may have been cancelled: that shows when its nodes are empty."""
+    deadline = time.monotonic() + _SETTLING_S
+    while True:
+        how = queue.ending(job_id, accounting=spec["accounting"])
+        if how is None or how.state not in queue.LIVE or time.monotonic() > deadline:
+            return how
+        time.sleep(1)
 
 
 def _previous_job(attempt: Path) -> str | None:
