@@ -441,24 +441,26 @@ def _tracking_server(bench: Bench, trial: Trial) -> "subprocess.Popen[str]":
 def disk_full(bench: Bench) -> str:
     """Fills the disk of the checkpoints; half of the time nobody makes room, and the job must stop with the reason."""
     freed = random.random() < 0.5
-    small = bench.cluster.base / "small"
-    bench.cluster.run("bash", "-c", f"rm -rf {small}/*; mkdir {small}/checkpoints; chmod 777 {small}/checkpoints")
+    small = bench.folder / "small"
+    _require(small.is_mount(), "a file system of its own must be mounted, which needs root")
+    shutil.rmtree(small / "checkpoints", ignore_errors=True)
+    (small / "checkpoints").mkdir()
     with bench.trial() as trial:
         trial.stage.mkdir(parents=True, exist_ok=True)
         (trial.stage / "checkpoints").symlink_to(small / "checkpoints")
         command = trial.start()
         trial.until_step(SAVE + 5)
-        bench.cluster.run("bash", "-c", f"head -c 1G /dev/zero > {small}/fill || true")
+        subprocess.run(["bash", "-c", f"head -c 1G /dev/zero > {small}/fill"], check=False, stderr=subprocess.DEVNULL)
         crashed = lambda: any(event.outcome == "crashed" for event in read_events(trial.attempt() or trial.stage))  # noqa: E731
         trial.until(crashed, "a failed save")
         if freed:
-            bench.cluster.run("rm", f"{small}/fill")
+            (small / "fill").unlink()
             trial.done(command)
             return _verdict(trial, "room was made")
         trial.done(command, status=FAILED)
         last = trial.said().strip().splitlines()[-1]
         _require("No space left" in last or "disk" in last.lower(), f"the reason must be told, but is: {last}")
-        bench.cluster.run("rm", f"{small}/fill")
+        (small / "fill").unlink()
         trial.done(trial.start())
         return _verdict(trial, "no room: stopped with the reason; room made, started again")
 
@@ -543,7 +545,11 @@ def main() -> int:
         return 0
     random.seed(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="medscale-faults-"))
-    cluster = _cluster_module().Cluster.start(folder / "cluster", small_mb=256)  # five checkpoints
+    small = folder / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(small)]  # seen by all; five checkpoints
+    mounted = os.getuid() == 0 and subprocess.run(mount, check=False).returncode == 0
+    cluster = _cluster_module().Cluster.start(folder / "cluster")
     bench = Bench(cluster=cluster, folder=folder, tasks=options.tasks)
     trials: list[dict[str, Any]] = []
     try:
@@ -558,6 +564,8 @@ def main() -> int:
                     options.out.write_text(json.dumps(trials, indent=1) + "\n")
     finally:
         cluster.stop()
+        if mounted:
+            subprocess.run(["umount", str(small)], check=False)
         shutil.rmtree(folder, ignore_errors=True)
     table = _table(trials)
     print(table)

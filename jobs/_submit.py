@@ -130,6 +130,8 @@ def _queued(folder: Path, request: Mapping[str, Any], *, run: Run, site: Site, a
         record = _record.find(folder, request["request"])
         if record is not None:
             return record
+        if ended.state == "finished":  # never again and again: what the next job finds is the same
+            raise _failure(folder, f"its job finished, but its files must be in {folder.resolve()} as its record says")
         if ended.state == "cancelled":
             _refuse_held(folder, run)
         if ended.state == "failed":
