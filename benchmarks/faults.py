@@ -544,34 +544,45 @@ def main() -> int:
         print("\n".join(f"{name:12} {text}" for name, (text, _) in CASES.items()))
         return 0
     random.seed(options.seed)
-    folder = Path(tempfile.mkdtemp(prefix="medscale-faults-"))
-    small = folder / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(small)]  # seen by all; five checkpoints
-    mounted = os.getuid() == 0 and subprocess.run(mount, check=False).returncode == 0
-    cluster = _cluster_module().Cluster.start(folder / "cluster")
-    bench = Bench(cluster=cluster, folder=folder, tasks=options.tasks)
-    trials: list[dict[str, Any]] = []
-    try:
-        cases = options.cases.split(",") if options.cases else list(CASES)
-        long = any(case.startswith(("time", "chain")) for case in cases)
-        bench.prepare(["short", "long"] if long else ["short"])
-        for case in cases:
-            name, _, count = case.partition(":")
-            for number in range(int(count or options.runs)):
-                trials.append(_try(name, number, bench))
-                if options.out:
-                    options.out.write_text(json.dumps(trials, indent=1) + "\n")
-    finally:
-        cluster.stop()
-        if mounted:
-            subprocess.run(["umount", str(small)], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+    with _bench(tasks=options.tasks) as bench:
+        trials = _run(bench, options)
     table = _table(trials)
     print(table)
     if options.write:
         options.write.write_text(table)
     return 0 if all(trial["passed"] for trial in trials) else 1
+
+
+@contextmanager
+def _bench(*, tasks: int) -> Iterator[Bench]:
+    """Makes a cluster, and where that is allowed a small file system that it and this machine see."""
+    folder = Path(tempfile.mkdtemp(prefix="medscale-faults-"))
+    small = folder / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(small)]  # five checkpoints
+    mounted = os.getuid() == 0 and subprocess.run(mount, check=False).returncode == 0
+    cluster = _cluster_module().Cluster.start(folder / "cluster")
+    try:
+        yield Bench(cluster=cluster, folder=folder, tasks=tasks)
+    finally:
+        cluster.stop()
+        if mounted:
+            subprocess.run(["umount", str(small)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(bench: Bench, options: argparse.Namespace) -> list[dict[str, Any]]:
+    cases = options.cases.split(",") if options.cases else list(CASES)
+    long = any(case.startswith(("time", "chain")) for case in cases)
+    bench.prepare(["short", "long"] if long else ["short"])
+    trials = []
+    for case in cases:
+        name, _, count = case.partition(":")
+        for number in range(int(count or options.runs)):
+            trials.append(_try(name, number, bench))
+            if options.out:
+                options.out.write_text(json.dumps(trials, indent=1) + "\n")
+    return trials
 
 
 def _try(name: str, number: int, bench: Bench) -> dict[str, Any]:

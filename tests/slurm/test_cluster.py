@@ -118,7 +118,15 @@ def test_a_request_beyond_the_partition_is_refused(whole: "Cluster") -> None:
         whole.run("sbatch", "--nodes=9", "--wrap=true")
 
 
-def test_daemons_die_and_come_back_and_jobs_go_on(whole: "Cluster", tmp_path: Path) -> None:
+def test_daemons_die_and_come_back_and_jobs_go_on(start_cluster: Start, tmp_path: Path) -> None:
+    own = start_cluster(tmp_path / "own")  # what it does to a controller must not reach other tests
+    try:
+        _daemons_die(own, tmp_path)
+    finally:
+        own.stop()
+
+
+def _daemons_die(whole: "Cluster", tmp_path: Path) -> None:
     job = submit(whole, tmp_path / "output", f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; echo went on")
     wait_for(lambda: field(whole, job, "JobState") == "RUNNING")
     running = time.time()

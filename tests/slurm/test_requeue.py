@@ -256,24 +256,6 @@ def test_a_job_whose_node_loses_its_power_goes_on_elsewhere(counting: Callable[.
     assert work.steps() == list(range(1, 31))
 
 
-def test_a_controller_that_is_away_changes_nothing(counting: Callable[..., Work], cluster: Any) -> None:
-    work = counting(30)
-    work.start()
-    work.until(3)
-    told: list[bool] = []
-    cluster.kill_controller()
-    try:
-        assert queue.jobs() is None
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            told.append(state.verdict(work.attempt) is None)
-            time.sleep(0.2)
-    finally:
-        cluster.start_controller()
-    assert work.wait().state == "finished"
-    assert work.steps() == list(range(1, 31))
-
-
 def test_a_job_is_found_again_when_its_submitter_died_before_it_wrote_down_the_id(
     counting: Callable[..., Work],
 ) -> None:
@@ -318,6 +300,25 @@ def test_a_planted_pickle_is_not_run(counting: Callable[..., Work]) -> None:
         (work.attempt / "submitit" / name).write_bytes(bomb)
     assert work.wait().state == "finished"
     assert not (work.root / "planted").exists()
+
+
+# The last test of this file: nodes take their time to come back to a controller that was killed.
+def test_a_controller_that_is_away_changes_nothing(counting: Callable[..., Work], cluster: Any) -> None:
+    work = counting(30)
+    work.start()
+    work.until(3)
+    told: list[bool] = []
+    cluster.kill_controller()
+    try:
+        assert queue.jobs() is None
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            told.append(state.verdict(work.attempt) is None)
+            time.sleep(0.2)
+    finally:
+        cluster.start_controller()
+    assert work.wait().state == "finished"
+    assert work.steps() == list(range(1, 31))
 
 
 def _nothing_queued(work: Work) -> None:
