@@ -3,7 +3,6 @@
 import dataclasses
 import shlex
 from datetime import UTC, date, datetime
-from unittest import mock
 
 import pytest
 
@@ -15,7 +14,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def _planned(site: str) -> tuple[Run, Site]:
-    with mock.patch("jobs._run.shutil.which", return_value=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")  # a machine without Slurm
         return load("demo", site)
 
 
