@@ -9,15 +9,10 @@ from pydantic import Field
 from jobs._stage import Context, Outcome, Stage, StageConfig
 from jobs.pretrain import PretrainConfig
 from parallelism.alternatives import Job, Plan, Refusal, alternatives, misfit, nearest, plan
-from parallelism.cost import (
-    DEVICES,
-    FLOP_CONVENTION,
-    GIB,
-    Device,
-    stage_parameters,
-    stage_traffic,
-    step_flops,
-)
+from parallelism.cost.devices import DEVICES, Device
+from parallelism.cost.flops import FLOP_CONVENTION, step_flops
+from parallelism.cost.memory import GIB, stage_parameters
+from parallelism.cost.traffic import stage_traffic
 from parallelism.layout import problems, warnings
 
 CPU = "cpu"
@@ -30,7 +25,7 @@ class PlanConfig(StageConfig):
     """The `plan:` section.
 
     Attributes:
-        gpu: a device of parallelism/cost.py; "cpu" for processes on a machine without one; or any name, with
+        gpu: a device of parallelism/cost/devices.py; "cpu" for processes on a machine without one; or any name, with
             memory_gib and peak_tflops given here.
         memory_gib: memory of one device, instead of the table's.
         peak_tflops: dense bf16 peak of one device, instead of the table's.

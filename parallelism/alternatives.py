@@ -4,7 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from parallelism.cost import GIB, Device, Memory, Time, stage_flops, stage_memory, step_time
+from parallelism.cost.devices import Device
+from parallelism.cost.flops import stage_flops
+from parallelism.cost.memory import GIB, Memory, stage_memory
+from parallelism.cost.time import Time, step_time
 from parallelism.layout import Layout, Precision, candidates, problems
 from parallelism.presets import ModelShape
 

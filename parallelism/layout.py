@@ -1,6 +1,6 @@
 """How one training step is spread over ranks: sizes, what they imply, and every reason to refuse them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -8,6 +8,9 @@ from typing import Literal
 from parallelism.presets import ModelShape, padded_vocab_size
 
 Precision = Literal["fp32", "bf16"]
+Recompute = Literal["full", "selective"]
+BYTES: Mapping[Precision, int] = {"bf16": 2, "fp32": 4}
+"""Bytes of one element."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,8 @@ class Layout:
     """Parallel sizes and batch sizes of one run, in Megatron's names; `problems` checks them.
 
     `recompute_granularity` "full" keeps only each layer's input for the backward pass and computes the rest
-    again.
+    again; "selective" computes the MLP's activation, or the experts', again. `expert_model_parallel_size` spreads the
+    experts of a layer over ranks of a pipeline stage; an expert is whole on its rank, whatever the tensor size.
     """
 
     world_size: int
@@ -26,9 +30,10 @@ class Layout:
     pipeline_model_parallel_size: int = 1
     virtual_pipeline_model_parallel_size: int | None = None
     context_parallel_size: int = 1
+    expert_model_parallel_size: int = 1
     sequence_parallel: bool = False
     use_distributed_optimizer: bool = True
-    recompute_granularity: Literal["full"] | None = None
+    recompute_granularity: Recompute | None = None
 
     @property
     def model_parallel_size(self) -> int:
@@ -41,9 +46,24 @@ class Layout:
         return self.world_size // self.model_parallel_size
 
     @property
+    def expert_data_parallel_size(self) -> int:
+        """Copies of each expert."""
+        return self.world_size // (self.pipeline_model_parallel_size * self.expert_model_parallel_size)
+
+    @property
     def num_microbatches(self) -> int:
         """Forward passes of each copy in one optimizer step."""
         return self.global_batch_size // (self.micro_batch_size * self.data_parallel_size)
+
+    @property
+    def rank_tokens(self) -> int:
+        """Tokens that one rank works on at a time: micro_batch_size x seq_length / context_parallel_size."""
+        return self.micro_batch_size * self.seq_length // self.context_parallel_size
+
+    @property
+    def sharded_tokens(self) -> int:
+        """Those of `rank_tokens` whose residual stream this rank keeps: a share of them under sequence_parallel."""
+        return self.rank_tokens // (self.tensor_model_parallel_size if self.sequence_parallel else 1)
 
     @property
     def num_model_chunks(self) -> int:
@@ -65,6 +85,7 @@ class Layout:
         parts = [f"TP{self.tensor_model_parallel_size}", f"PP{self.pipeline_model_parallel_size}"]
         parts += [f"VP{self.num_model_chunks}"] if self.num_model_chunks > 1 else []
         parts += [f"CP{self.context_parallel_size}"] if self.context_parallel_size > 1 else []
+        parts += [f"EP{self.expert_model_parallel_size}"] if self.expert_model_parallel_size > 1 else []
         parts += [f"DP{self.data_parallel_size}", f"MBS{self.micro_batch_size}"]
         recompute = f", {self.recompute_granularity} recompute" if self.recompute_granularity else ""
         return " ".join(parts) + recompute
@@ -84,6 +105,7 @@ def problems(shape: ModelShape, *, layout: Layout, vocab_size: int | None = None
     return [
         *_model_problems(shape, layout=layout, vocab_size=vocab_size),
         *_rank_problems(layout),
+        *_expert_problems(shape, layout=layout),
         *_sequence_problems(shape, layout=layout),
     ]
 
@@ -165,6 +187,7 @@ def _too_small(layout: Layout) -> list[str]:
         "pipeline_model_parallel_size": layout.pipeline_model_parallel_size,
         "virtual_pipeline_model_parallel_size": layout.num_model_chunks,
         "context_parallel_size": layout.context_parallel_size,
+        "expert_model_parallel_size": layout.expert_model_parallel_size,
     }
     return [f"{name} {size} must be at least 1; use 1 or more" for name, size in sizes.items() if size < 1]
 
@@ -173,8 +196,11 @@ def _model_problems(shape: ModelShape, *, layout: Layout, vocab_size: int | None
     tensor, pipeline = layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size
     split = {
         "num_attention_heads": shape.num_attention_heads,
-        "num_query_groups": shape.num_query_groups,
+        "num_query_groups": shape.num_query_groups if shape.latent is None else tensor,
         "ffn_hidden_size": shape.ffn_hidden_size,
+        "moe_shared_expert_intermediate_size": (
+            shape.experts.moe_shared_expert_intermediate_size if shape.experts else tensor
+        ),
         "the padded vocabulary": padded_vocab_size(vocab_size) if vocab_size else tensor,
     }
     found = [_must_divide("tensor_model_parallel_size", tensor, what, size) for what, size in split.items()]
@@ -212,6 +238,23 @@ def _interleaving_problems(layout: Layout) -> list[str]:
         name = "pipeline_model_parallel_size (for virtual pipeline stages)"
         return [_must_be_multiple("num_microbatches", layout.num_microbatches, name, pipeline)]
     return []
+
+
+def _expert_problems(shape: ModelShape, *, layout: Layout) -> list[str]:
+    size = layout.expert_model_parallel_size
+    if shape.experts is None:
+        if size == 1:
+            return []
+        return [f"expert_model_parallel_size {size} needs a model with experts, which this one has not; leave it out"]
+    found = [_must_divide("expert_model_parallel_size", size, "num_moe_experts", shape.experts.num_moe_experts)]
+    ranks = layout.world_size // layout.pipeline_model_parallel_size
+    found.append(_must_divide("expert_model_parallel_size", size, "the ranks of a pipeline stage", ranks))
+    if layout.tensor_model_parallel_size > 1 and not layout.sequence_parallel:
+        found.append(
+            f"sequence_parallel must be true for a model with experts and tensor_model_parallel_size "
+            f"{layout.tensor_model_parallel_size}, but is false; set it"
+        )
+    return [line for line in found if line]
 
 
 def _sequence_problems(shape: ModelShape, *, layout: Layout) -> list[str]:

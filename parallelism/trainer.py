@@ -19,7 +19,7 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from parallelism import checkpoint, data, device, learner, step
 from parallelism.checkpoint import Checkpoint, Found
-from parallelism.cost import step_flops
+from parallelism.cost.flops import step_flops
 from parallelism.data import Order, Sample, TokenStream
 from parallelism.launch import StopRequest, stoppable
 from parallelism.layout import Layout

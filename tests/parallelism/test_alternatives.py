@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from parallelism.alternatives import Job, alternatives, misfit, nearest, plan
-from parallelism.cost import DEVICES, GIB
+from parallelism.cost.devices import DEVICES
+from parallelism.cost.memory import GIB
 from parallelism.layout import Layout
 from parallelism.presets import preset
 

@@ -9,18 +9,11 @@ from typing import Any
 
 import pytest
 
-from parallelism.cost import (
-    DEVICES,
-    GIB,
-    chunks_in_flight,
-    flops_per_token,
-    stage_flops,
-    stage_memory,
-    stage_parameters,
-    stage_traffic,
-    step_flops,
-    step_time,
-)
+from parallelism.cost.devices import DEVICES
+from parallelism.cost.flops import flops_per_token, stage_flops, step_flops
+from parallelism.cost.memory import GIB, chunks_in_flight, stage_memory, stage_parameters
+from parallelism.cost.time import step_time
+from parallelism.cost.traffic import stage_traffic
 from parallelism.layout import Layout
 from parallelism.presets import ModelShape, preset
 

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from parallelism import device, launch
-from parallelism.cost import layer_activations
+from parallelism.cost.memory import layer_activations
 from parallelism.layout import Layout, Precision
 from parallelism.presets import ModelShape, preset
 
