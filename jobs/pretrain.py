@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from jobs._pace import costs
 from jobs._stage import STOPPED, Context, Outcome, Stage, StageConfig
-from parallelism.layout import Layout, problems
+from parallelism.layout import Layout, Recompute, problems
 from parallelism.presets import ModelShape, preset
 from slurm.resources import Spread
 from slurm.site import Purpose
@@ -56,8 +56,10 @@ class PretrainConfig(StageConfig):
     tensor_model_parallel_size: int = Field(default=1, ge=1)
     pipeline_model_parallel_size: int = Field(default=1, ge=1)
     virtual_pipeline_model_parallel_size: int | None = Field(default=None, ge=2)
+    context_parallel_size: int = Field(default=1, ge=1)
+    expert_model_parallel_size: int = Field(default=1, ge=1)
     sequence_parallel: bool = False
-    recompute_granularity: Literal["full"] | None = None
+    recompute_granularity: Recompute | None = None
 
     @field_validator("model")
     @classmethod
@@ -81,6 +83,8 @@ class PretrainConfig(StageConfig):
             tensor_model_parallel_size=self.tensor_model_parallel_size,
             pipeline_model_parallel_size=self.pipeline_model_parallel_size,
             virtual_pipeline_model_parallel_size=self.virtual_pipeline_model_parallel_size,
+            context_parallel_size=self.context_parallel_size,
+            expert_model_parallel_size=self.expert_model_parallel_size,
             sequence_parallel=self.sequence_parallel,
             recompute_granularity=self.recompute_granularity,
         )

@@ -48,7 +48,7 @@ def allocate_adam_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 @contextlib.contextmanager
-def loadable_adam_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def loadable_adam_state(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
     """Lets the distributed optimizer load torch's AdamW state while open; separates the steps at the end (2 and 3)."""
     original = getattr(DistributedOptimizer, _SETTER)
 
@@ -60,9 +60,10 @@ def loadable_adam_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         yield
     finally:
         setattr(DistributedOptimizer, _SETTER, original)
-    if isinstance(optimizer, torch.optim.AdamW):
-        for state in optimizer.state.values():
-            state["step"] = state["step"].clone()
+    for optimizer in optimizers:
+        if isinstance(optimizer, torch.optim.AdamW):
+            for state in optimizer.state.values():
+                state["step"] = state["step"].clone()
 
 
 @contextlib.contextmanager

@@ -96,7 +96,13 @@ def stand_in() -> Iterator[None]:
         "_get_cuda_rng_state": lambda *_, **__: torch.get_rng_state(),
         "_set_cuda_rng_state": lambda state, *_, **__: torch.set_rng_state(state),
     }
-    with _replaced(torch.cuda, _CUDA_ANSWERS), _replaced(megatron_random, generator), _CpuForCuda():
+    exchange = {"all_to_all_single": _with_listed_splits(torch.distributed.all_to_all_single)}
+    with (
+        _replaced(torch.cuda, _CUDA_ANSWERS),
+        _replaced(torch.distributed, exchange),
+        _replaced(megatron_random, generator),
+        _CpuForCuda(),
+    ):
         yield
 
 
@@ -115,12 +121,22 @@ class _CpuForCuda(TorchFunctionMode):
 
 
 class _Idle:
-    """A stream or an event of a device that never runs behind: every method does nothing."""
+    """A stream or an event of a device that never runs behind: every method gives another and does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_, **__: None
+    def __getattr__(self, _: str) -> "Callable[..., _Idle]":
+        return _Idle
+
+
+def _with_listed_splits(exchange: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets Megatron name the sizes of an exchange in tensors: it turns only those that come from a GPU into numbers."""
+
+    def all_to_all_single(*args: Any, **kwargs: Any) -> Any:
+        listed = {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in kwargs.items()}
+        return exchange(*args, **listed)
+
+    return all_to_all_single
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ class Layout:
     """Parallel sizes and batch sizes of one run, in Megatron's names; `problems` checks them.
 
     `recompute_granularity` "full" keeps only each layer's input for the backward pass and computes the rest
-    again; "selective" computes the MLP's activation, or the experts', again. `expert_model_parallel_size` spreads the
+    again; "selective" computes each layer's MLP, or its experts, again. `expert_model_parallel_size` spreads the
     experts of a layer over ranks of a pipeline stage; an expert is whole on its rank, whatever the tensor size.
     """
 

@@ -95,7 +95,8 @@ def build(recipe: Recipe, *, layout: Layout) -> Learner:
         chunks,
         use_gloo_process_groups=False,
     )
-    allocate_adam_state(_inner(optimizer))
+    for inner in _inner(optimizer):
+        allocate_adam_state(inner)
     return Learner(chunks=chunks, optimizer=optimizer, scheduler=_scheduler(recipe, optimizer))
 
 
@@ -179,11 +180,12 @@ def save(learner: Learner, *, folder: Path, step: int, facts: Mapping[str, Any])
 
 def restore(learner: Learner, *, found: Checkpoint) -> None:
     """Sets model, optimizer and schedule to what was saved, possibly under another layout; every rank must call it."""
-    with gathered(learner), loadable_adam_state(_inner(learner.optimizer)):
+    with gathered(learner), loadable_adam_state(*_inner(learner.optimizer)):
         states = checkpoint.load(found, states=_states(learner, loading=True))
         for number, chunk in enumerate(learner.chunks):
             unwrap_model(chunk).load_state_dict(states[f"model{number}"])
-        learner.optimizer.load_state_dict(states["optimizer"])
+        for number, single in enumerate(_chained(learner.optimizer)):
+            single.load_state_dict(_own_state(single, states["optimizer"], number=number))
     learner.scheduler.step(found.step)
 
 
@@ -193,11 +195,31 @@ def _states(learner: Learner, *, loading: bool) -> dict[str, Any]:
         f"model{number}": unwrap_model(chunk).sharded_state_dict(metadata=metadata)
         for number, chunk in enumerate(learner.chunks)
     }
-    optimizer = learner.optimizer.sharded_state_dict(models, is_loading=loading, metadata=metadata)
-    return {**models, "optimizer": optimizer}
+    optimizers = {
+        number: single.sharded_state_dict(models, is_loading=loading, metadata=metadata)
+        for number, single in enumerate(_chained(learner.optimizer))
+    }
+    return {**models, "optimizer": optimizers}
 
 
-def _inner(optimizer: MegatronOptimizer) -> torch.optim.Optimizer:
-    """Returns the torch optimizer that Megatron's distributed one drives; dense models have exactly one."""
-    inner: torch.optim.Optimizer = optimizer.optimizer
-    return inner
+def _own_state(single: MegatronOptimizer, loaded: Mapping[int, Mapping[str, Any]], *, number: int) -> dict[str, Any]:
+    """Returns the state of optimizer `number` from a checkpoint of as many optimizers or another number of them.
+
+    The tensors are found by parameter. What else there is, rates and decays, is this recipe's; only the count of Adam's
+    steps is taken over.
+    """
+    own = single.state_dict()["optimizer"]
+    counted = loaded[0]["optimizer"]["param_groups"][0]
+    steps = {"step": counted["step"]} if "step" in counted else {}
+    groups = [{**group, **steps} for group in own["param_groups"]]
+    return {**loaded[0], **loaded[number], "optimizer": {**own, "param_groups": groups}}
+
+
+def _chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
+    """Returns Megatron's single optimizers: one, and one for experts that are spread over ranks."""
+    return list(getattr(optimizer, "chained_optimizers", [optimizer]))
+
+
+def _inner(optimizer: MegatronOptimizer) -> list[torch.optim.Optimizer]:
+    """Returns the torch optimizers that Megatron's single ones drive."""
+    return [single.optimizer for single in _chained(optimizer)]

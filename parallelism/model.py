@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.module import Float16Module, MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch import Tensor
 
 from parallelism import device
 from parallelism.attention import CausalAttention
+from parallelism.latent import LatentAttention
 from parallelism.layout import Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -41,9 +44,8 @@ class Norm(torch.nn.RMSNorm):
 def transformer_config(shape: ModelShape, *, layout: Layout, precision: Precision) -> TransformerConfig:
     """Returns Megatron's description of `shape` under `layout`."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    interleaved = layout.num_model_chunks > 1
-    recompute = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-    return TransformerConfig(
+    kind = MLATransformerConfig if shape.latent else TransformerConfig
+    return kind(
         num_layers=shape.num_layers,
         hidden_size=shape.hidden_size,
         ffn_hidden_size=shape.ffn_hidden_size,
@@ -71,17 +73,66 @@ def transformer_config(shape: ModelShape, *, layout: Layout, precision: Precisio
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
         persist_layer_norm=False,
-        tensor_model_parallel_size=layout.tensor_model_parallel_size,
-        pipeline_model_parallel_size=layout.pipeline_model_parallel_size,
-        virtual_pipeline_model_parallel_size=layout.virtual_pipeline_model_parallel_size,
-        context_parallel_size=layout.context_parallel_size,
-        sequence_parallel=layout.sequence_parallel,
+        **_latent(shape),
+        **_experts(shape),
+        **_parallel(layout),
+        **_recompute(shape, layout=layout),
+    )
+
+
+def _latent(shape: ModelShape) -> dict[str, Any]:
+    if shape.latent is None:
+        return {}
+    return {
+        **asdict(shape.latent),
+        "q_lora_rank": None,
+        "rope_type": "rope",
+        "rotary_base": shape.rotary_base,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.0,
+        "rotary_scaling_factor": 1.0,  # Megatron scales attention by it, though only yarn has one
+    }
+
+
+def _experts(shape: ModelShape) -> dict[str, Any]:
+    if shape.experts is None:
+        return {}
+    settings = asdict(shape.experts)
+    del settings["first_k_dense"]
+    return {
+        **settings,
+        "moe_layer_freq": [int(shape.has_experts(layer)) for layer in range(shape.num_layers)],
+        "moe_router_score_function": "sigmoid",
+        "moe_router_enable_expert_bias": True,
+        "moe_router_load_balancing_type": "none",  # the bias balances
+        "moe_router_dtype": "fp32",
+        "moe_token_dispatcher_type": "alltoall",
+    }
+
+
+def _parallel(layout: Layout) -> dict[str, Any]:
+    interleaved = layout.num_model_chunks > 1
+    return {
+        "tensor_model_parallel_size": layout.tensor_model_parallel_size,
+        "pipeline_model_parallel_size": layout.pipeline_model_parallel_size,
+        "virtual_pipeline_model_parallel_size": layout.virtual_pipeline_model_parallel_size,
+        "context_parallel_size": layout.context_parallel_size,
+        "expert_model_parallel_size": layout.expert_model_parallel_size,
+        "expert_tensor_parallel_size": 1,
+        "sequence_parallel": layout.sequence_parallel,
         # With 2 stages and batched sends, the interleaved schedule cannot tell its two neighbours apart: the loss is
         # silently wrong (NVIDIA/Megatron-LM issue 750). Separate sends are exact for every number of stages.
-        overlap_p2p_comm=interleaved,
-        batch_p2p_comm=not interleaved,
-        **(recompute if layout.recompute_granularity == "full" else {}),
-    )
+        "overlap_p2p_comm": interleaved,
+        "batch_p2p_comm": not interleaved,
+    }
+
+
+def _recompute(shape: ModelShape, *, layout: Layout) -> dict[str, Any]:
+    if layout.recompute_granularity == "full":
+        return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+    if layout.recompute_granularity == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["mlp", "moe"] if shape.experts else ["mlp"]}
+    return {}
 
 
 def build(
@@ -106,25 +157,39 @@ def _chunk(
 ) -> GPTModel:
     return GPTModel(
         config,
-        _layers(config, stage=stage),
+        _layers(shape, config, stage=stage),
         vocab_size=padded_vocab_size(vocab_size),
         max_sequence_length=seq_length,
         pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
         post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
         share_embeddings_and_output_weights=shape.share_embeddings_and_output_weights,
-        position_embedding_type="rope",
+        position_embedding_type="none" if shape.latent else "rope",  # latent attention has its own
         rotary_base=shape.rotary_base,
         vp_stage=stage,
     ).to(device.current())
 
 
-def _layers(config: TransformerConfig, *, stage: int | None) -> TransformerBlockSubmodules:
-    spec: ModuleSpec = get_gpt_layer_local_spec(normalization="RMSNorm")
+def _layers(shape: ModelShape, config: TransformerConfig, *, stage: int | None) -> TransformerBlockSubmodules:
+    first = get_transformer_layer_offset(config, vp_stage=stage)
+    numbers = range(first, first + get_num_layers_to_build(config, vp_stage=stage))
+    specs = [_layer(shape, experts=shape.has_experts(number)) for number in numbers]
+    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=Norm)
+
+
+def _layer(shape: ModelShape, *, experts: bool) -> ModuleSpec:
+    spec: ModuleSpec = get_gpt_layer_local_spec(
+        num_experts=shape.experts.num_moe_experts if shape.experts and experts else None,
+        multi_latent_attention=shape.latent is not None,
+        normalization="RMSNorm",
+    )
     spec.submodules.input_layernorm = Norm
     spec.submodules.pre_mlp_layernorm = Norm
-    spec.submodules.self_attention.submodules.core_attention = CausalAttention
-    count = get_num_layers_to_build(config, vp_stage=stage)
-    return TransformerBlockSubmodules(layer_specs=[spec] * count, layer_norm=Norm)
+    attention = spec.submodules.self_attention
+    attention.submodules.core_attention = CausalAttention
+    if shape.latent:
+        attention.module = LatentAttention
+        attention.submodules.kv_layernorm = Norm
+    return spec
 
 
 def sharded_metadata() -> dict[str, Any]:

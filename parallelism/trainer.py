@@ -302,6 +302,8 @@ def _parallel_state(layout: Layout) -> Iterator[None]:
         pipeline_model_parallel_size=layout.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=layout.virtual_pipeline_model_parallel_size,
         context_parallel_size=layout.context_parallel_size,
+        expert_model_parallel_size=layout.expert_model_parallel_size,
+        expert_tensor_parallel_size=1,
         create_gloo_process_groups=False,
     )
     # Nothing draws from these generators: first weights have their own, there is no dropout. Megatron wants them set.
