@@ -1,12 +1,14 @@
 """export: the last good checkpoint as Hugging Face safetensors, if their logits are the trained model's."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from jobs._stage import Outcome, Stage, StageConfig
+from jobs._stage import Context, Outcome, Stage, StageConfig
 from jobs.pretrain import PretrainConfig
+from parallelism import hf_config
 
 
 class ExportConfig(StageConfig):
@@ -16,11 +18,24 @@ class ExportConfig(StageConfig):
         max_logit_difference: what every logit's difference to the trained model must stay below, in fp32.
         samples: held-out windows of each stream to compare on.
         sample_tokens: tokens of a window, at most pretrain's seq_length.
+        kind: the type that transformers will take the model for; deepseek_v3 for latent attention and experts, llama
+            for all others unless given.
+        experts: whether each expert has tensors of its own, which vLLM wants, or transformers' stacked ones.
     """
 
     max_logit_difference: float = Field(default=1e-3, gt=0)
     samples: int = Field(default=2, ge=1)
     sample_tokens: int = Field(default=256, ge=1)
+    kind: hf_config.Kind | None = None
+    experts: Literal["per_expert", "fused"] = "per_expert"
+
+    def problems(self, context: Context) -> Iterable[str]:
+        """Yields why the model that is trained cannot be written as `kind`."""
+        trained = context.sections.get("pretrain")
+        if isinstance(trained, PretrainConfig):
+            kind = self.kind or hf_config.usual_kind(trained.shape)
+            for line in hf_config.kind_problems(trained.shape, kind=kind):
+                yield f"kind: {line}"
 
 
 def run(config: ExportConfig, stage: Stage) -> Outcome:
@@ -34,7 +49,7 @@ def run(config: ExportConfig, stage: Stage) -> Outcome:
     from slurm.files import sha256_files
 
     device.prepare()
-    from parallelism.export import export
+    from parallelism.export import Form, export
 
     tokenized = stage.root / "tokenize"
     shards = open_shards(tokenized)
@@ -47,6 +62,7 @@ def run(config: ExportConfig, stage: Stage) -> Outcome:
         expected=stage.parents["pretrain"]["details"]["checkpoint"]["digest"],
         target=stage.folder / "model",
         tokenizer=tokenized / "tokenizer",
+        form=Form(kind=config.kind or hf_config.usual_kind(section.shape), experts=config.experts),
         eod_id=shards.eod_id,
         pad_id=shards.manifest["pad_id"],
         samples={name: _samples(stream, count=config.samples, length=length) for name, stream in held_out.items()},
@@ -84,6 +100,7 @@ def _outcome(done: Any, *, outputs: dict[str, str]) -> Outcome:
         outputs=outputs,
         details={
             "checkpoint": {"step": done.checkpoint.step, "digest": done.checkpoint.digest},
+            "kind": done.kind,
             "streams": streams,
         },
     )

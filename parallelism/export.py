@@ -4,7 +4,7 @@ The weights are read as whole tensors, whatever layout saved them, without a Meg
 way round: Megatron's model is built on one rank, loads the same checkpoint through the trainer's own loader, and its
 logits are compared with those of the files just written, loaded by transformers, both in fp32.
 
-Shapes: S sequence, V vocabulary, L layers; G key/value groups, R query heads per group, D head width, H hidden size.
+Shapes: S sequence, V vocabulary.
 """
 
 import contextlib
@@ -26,16 +26,17 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from parallelism import checkpoint, device, launch, model
+from parallelism import checkpoint, device, hf, hf_config, launch, model
 from parallelism.checkpoint import Checkpoint
+from parallelism.hf import ExpertLayout
+from parallelism.hf_config import Kind
 from parallelism.layout import Layout
-from parallelism.presets import ModelShape
+from parallelism.presets import Experts, LatentAttention, ModelShape
 from slurm.files import fsync_file, fsync_folder, read_json
 
-_LAYER = "decoder.layers."
 _MAX_FILE = "5GB"
 
 
@@ -54,6 +55,14 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Form:
+    """As what a model is written: a type of Hugging Face's, and how it holds experts, if it has any."""
+
+    kind: Kind
+    experts: ExpertLayout = "per_expert"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How near the exported model's logits are to Megatron's on the tokens of one stream."""
 
@@ -68,6 +77,7 @@ class Exported:
 
     checkpoint: Checkpoint
     parameters: int
+    kind: Kind
     agreement: Mapping[str, Agreement]
 
 
@@ -77,6 +87,7 @@ def export(
     expected: str,
     target: Path,
     tokenizer: Path,
+    form: Form | None = None,
     eod_id: int,
     pad_id: int,
     samples: Mapping[str, NDArray[np.int64]],
@@ -89,6 +100,7 @@ def export(
         expected: digest of the checkpoint to export: the one that the training reported.
         target: the folder to write; an older one is replaced.
         tokenizer: folder whose files are copied into it.
+        form: the usual one for the model's size, unless given.
         eod_id: the token that ends a document, and generation.
         pad_id: the token that fills batches.
         samples: held-out tokens of each stream, (samples, S), to compare logits on.
@@ -99,11 +111,12 @@ def export(
     """
     disable_progress_bar()  # The stage has its own.
     unfinished = target.with_name(f"tmp-{target.name}-{uuid.uuid4().hex[:12]}")
-    with _alone():
+    with alone():
         trained = _newest(checkpoints, expected=expected)
+        wanted = _form(trained.shape, form)
         try:
             shutil.copytree(tokenizer, unfinished)
-            _write(trained, unfinished, eod_id=eod_id, pad_id=pad_id)
+            _write(trained, unfinished, form=wanted, eod_id=eod_id, pad_id=pad_id)
             _require_same_tokenizer(unfinished)
             found = agreement(trained, unfinished, samples=samples)
             _require_agreement(found, most=max_logit_difference)
@@ -113,6 +126,7 @@ def export(
     return Exported(
         checkpoint=trained.checkpoint,
         parameters=trained.shape.parameters(trained.vocab_size),
+        kind=wanted.kind,
         agreement=found,
     )
 
@@ -131,45 +145,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     }
     load(weights, storage_reader=reader)
     return weights
-
-
-def hf_weights(weights: Mapping[str, Tensor], *, shape: ModelShape, vocab_size: int) -> dict[str, Tensor]:
-    """Returns the weights by the names of transformers' Llama, the padding of the vocabulary cut off."""
-    embedding = weights["embedding.word_embeddings.weight"][:vocab_size]
-    tied = shape.share_embeddings_and_output_weights
-    named = {
-        "model.embed_tokens.weight": embedding,
-        "model.norm.weight": weights["decoder.final_layernorm.weight"],
-        "lm_head.weight": embedding if tied else weights["output_layer.weight"][:vocab_size],
-    }
-    for layer in range(shape.num_layers):
-        for name, tensor in _layer(weights, layer, shape=shape):
-            named[f"model.layers.{layer}.{name}"] = tensor.contiguous()
-    return named
-
-
-def hf_config(shape: ModelShape, *, vocab_size: int, seq_length: int, eod_id: int, pad_id: int) -> LlamaConfig:
-    """Returns the description of the model for transformers, where its bias on q, k and v is one on the output too.
-
-    Qwen2 has exactly our biases, but transformers 5 changes the tokenizer of any model that says it is a Qwen2.
-    """
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.ffn_hidden_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_attention_heads,
-        num_key_value_heads=shape.num_query_groups,
-        head_dim=shape.kv_channels,
-        max_position_embeddings=seq_length,  # nothing is known of longer texts
-        rms_norm_eps=shape.layernorm_epsilon,
-        rope_parameters={"rope_type": "default", "rope_theta": float(shape.rotary_base)},
-        attention_bias=shape.add_qkv_bias,
-        tie_word_embeddings=shape.share_embeddings_and_output_weights,
-        bos_token_id=None,
-        eos_token_id=eod_id,
-        pad_token_id=pad_id,
-    )
 
 
 @torch.no_grad()
@@ -199,51 +174,51 @@ def _newest(checkpoints: Path, *, expected: str) -> Trained:
     recipe = read_json(found.checkpoint.path / checkpoint.MANIFEST)["recipe"]
     return Trained(
         checkpoint=found.checkpoint,
-        shape=ModelShape(**recipe["shape"]),
+        shape=_shape(recipe["shape"]),
         vocab_size=recipe["vocab_size"],
         seq_length=recipe["seq_length"],
     )
 
 
-def _write(trained: Trained, folder: Path, *, eod_id: int, pad_id: int) -> None:
+def _shape(values: Mapping[str, Any]) -> ModelShape:
+    """Returns the model's size as a manifest tells it."""
+    latent, experts = values.get("latent"), values.get("experts")
+    parts = {
+        "latent": LatentAttention(**latent) if latent else None,
+        "experts": Experts(**experts) if experts else None,
+    }
+    return ModelShape(**{**values, **parts})
+
+
+def _form(shape: ModelShape, form: Form | None) -> Form:
+    """Returns the asked form or the usual one, if this model can be written so."""
+    wanted = form or Form(kind=hf_config.usual_kind(shape))
+    problems = [*hf_config.kind_problems(shape, kind=wanted.kind)]
+    if problems:
+        raise ExportError(f"the model must have a form of Hugging Face's, but {'; '.join(problems)}")
+    return wanted
+
+
+def _write(trained: Trained, folder: Path, *, form: Form, eod_id: int, pad_id: int) -> None:
     """Writes config and safetensors; the meta model checks every name and shape before anything is written."""
-    weights = hf_weights(read_weights(trained.checkpoint.path), shape=trained.shape, vocab_size=trained.vocab_size)
-    config = hf_config(
+    weights = hf.to_hf(
+        read_weights(trained.checkpoint.path), shape=trained.shape, vocab_size=trained.vocab_size, kind=form.kind
+    )
+    values = hf_config.to_config(
         trained.shape,
+        kind=form.kind,
         vocab_size=trained.vocab_size,
-        seq_length=trained.seq_length,
+        max_tokens=trained.seq_length,  # nothing is known of longer texts
         eod_id=eod_id,
         pad_id=pad_id,
     )
     dtype = weights["model.embed_tokens.weight"].dtype
     with torch.device("meta"):
-        hf = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    hf.load_state_dict(weights, strict=True, assign=True)
-    hf.generation_config = GenerationConfig(eos_token_id=eod_id, pad_token_id=pad_id)
-    hf.save_pretrained(folder, max_shard_size=_MAX_FILE)
-
-
-def _layer(weights: Mapping[str, Tensor], layer: int, *, shape: ModelShape) -> Iterator[tuple[str, Tensor]]:
-    """Yields one layer's tensors; Megatron keeps q, k and v of each group side by side, and gate above up."""
-
-    def part(name: str) -> Tensor:
-        return weights[_LAYER + name][layer]
-
-    for kind in ("weight", "bias") if shape.add_qkv_bias else ("weight",):
-        fused = part(f"self_attention.linear_qkv.{kind}")
-        grouped_GRDH = fused.view(shape.num_query_groups, -1, shape.kv_channels, *fused.shape[1:])
-        pieces = {"q": grouped_GRDH[:, :-2], "k": grouped_GRDH[:, -2], "v": grouped_GRDH[:, -1]}
-        for letter, piece in pieces.items():
-            yield f"self_attn.{letter}_proj.{kind}", piece.reshape(-1, *fused.shape[1:])
-        if kind == "bias":
-            yield "self_attn.o_proj.bias", fused.new_zeros(shape.hidden_size)
-    gate, up = part("mlp.linear_fc1.weight").chunk(2)
-    yield "self_attn.o_proj.weight", part("self_attention.linear_proj.weight")
-    yield "mlp.gate_proj.weight", gate
-    yield "mlp.up_proj.weight", up
-    yield "mlp.down_proj.weight", part("mlp.linear_fc2.weight")
-    yield "input_layernorm.weight", part("self_attention.linear_qkv.layer_norm_weight")
-    yield "post_attention_layernorm.weight", part("mlp.linear_fc1.layer_norm_weight")
+        written = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=dtype)
+    written.load_state_dict(weights, strict=True, assign=True)
+    written.generation_config = GenerationConfig(eos_token_id=eod_id, pad_token_id=pad_id)
+    # The original format is the one from before transformers 5: a tensor for each expert.
+    written.save_pretrained(folder, max_shard_size=_MAX_FILE, save_original_format=form.experts == "per_expert")
 
 
 def _megatron_logits(trained: Trained, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -312,7 +287,7 @@ def _publish(unfinished: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """One rank and Megatron's parallel state for it, whatever job this process is part of."""
     with device.stand_in(), launch.joined(launch.place({})):
         parallel_state.initialize_model_parallel(create_gloo_process_groups=False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs._journal import Journal
-from jobs._stage import Outcome, Progress, Stage, StageConfig
+from jobs._stage import Context, Outcome, Progress, Stage, StageConfig
 from jobs.export import ExportConfig
 from jobs.export import run as export
 from jobs.prepare import PrepareConfig
@@ -68,6 +68,7 @@ def test_every_stream_is_compared_and_every_file_is_listed(exported: tuple[Path,
     assert outcome.metrics["max_logit_difference"] < 1e-5
     assert outcome.metrics["same_argmax"] == 1
     assert outcome.metrics["parameters"] == 786_432 + 2 * 704 * 128 + 9 * 128
+    assert outcome.details["kind"] == "llama"
     assert outcome.details["checkpoint"] == {"step": 2, "digest": trained.details["checkpoint"]["digest"]}
     streams = outcome.details["streams"]
     assert set(streams) == {"proteins", "text.en", "text.ko"}
@@ -87,3 +88,10 @@ def test_transformers_speaks_with_the_exported_model(exported: tuple[Path, Outco
     assert len(tokenizer) == model.config.vocab_size == 704
     assert model.config.eos_token_id == tokenizer.eos_token_id
     assert tokenizer.decode(said[0]).startswith("Patient 7 has")
+
+
+def test_planning_refuses_a_form_that_the_model_has_not() -> None:
+    context = Context(sections={"pretrain": PRETRAIN}, root=Path())
+    assert [*ExportConfig().problems(context)] == []
+    (found,) = ExportConfig(kind="qwen2").problems(context)
+    assert found == "kind: qwen2 must have a bias on queries, keys and values, but this model has none; write llama"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from parallelism import device
 
@@ -27,12 +27,13 @@ from parallelism.export import (  # noqa: E402
     Agreement,
     Exported,
     ExportError,
+    Form,
     agreement,
     export,
-    hf_weights,
     read_weights,
 )
-from parallelism.presets import ModelShape  # noqa: E402
+from parallelism.hf import to_hf  # noqa: E402
+from parallelism.presets import Experts, LatentAttention, ModelShape  # noqa: E402
 from slurm.files import read_json  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the engines call each other's deprecated parts
@@ -47,11 +48,21 @@ LLAMA = ModelShape(
     kv_channels=8,
     max_position_embeddings=64,
 )
+MIXED = replace(
+    LLAMA,
+    num_query_groups=4,
+    layernorm_epsilon=1e-6,
+    latent=LatentAttention(kv_lora_rank=16, qk_head_dim=8, qk_pos_emb_head_dim=4, v_head_dim=8),
+    experts=Experts(
+        num_moe_experts=4, moe_router_topk=2, moe_ffn_hidden_size=32, moe_shared_expert_intermediate_size=32
+    ),
+)
 SHAPES = {
     "plain": LLAMA,
     "biased": replace(LLAMA, add_qkv_bias=True, rotary_base=1_000_000),
     "half": LLAMA,
     "tied": replace(LLAMA, share_embeddings_and_output_weights=True, num_query_groups=4),
+    "mixed": MIXED,
 }
 type Exporter = Callable[..., Exported]
 TP2_PP2 = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
@@ -72,6 +83,7 @@ def trained(start_training: Callable[..., Any], tmp_path_factory: pytest.TempPat
     settings: dict[str, dict[str, Any]] = {
         "tied": {"pipeline_model_parallel_size": 2},
         "half": {**TP2_PP2, "precision": "bf16"},
+        "mixed": {**TP2_PP2, "sequence_parallel": True, "expert_model_parallel_size": 2, "precision": "bf16"},
     }
     attempts = {
         name: start_training(
@@ -100,7 +112,13 @@ def _last(checkpoints: Path) -> str:
 
 
 def _export(
-    checkpoints: Path, target: Path, *, tokenizer: Path, most: float = 1e-3, expected: str | None = None
+    checkpoints: Path,
+    target: Path,
+    *,
+    tokenizer: Path,
+    most: float = 1e-3,
+    expected: str | None = None,
+    form: Form | None = None,
 ) -> Exported:
     torch.set_num_threads(1)
     return export(
@@ -108,6 +126,7 @@ def _export(
         expected=_last(checkpoints) if expected is None else expected,
         target=target,
         tokenizer=tokenizer,
+        form=form,
         eod_id=1,
         pad_id=2,
         samples=samples(),
@@ -126,13 +145,61 @@ def test_four_ranks_train_and_transformers_gives_their_logits(
         assert item.max_difference < 1e-5
         assert item.same_argmax == 1
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert loaded.dtype == (torch.bfloat16 if name == "half" else torch.float32)
-    assert type(loaded).__name__ == "LlamaForCausalLM"
+    assert loaded.dtype == (torch.bfloat16 if name in ("half", "mixed") else torch.float32)
+    assert type(loaded).__name__ == ("DeepseekV3ForCausalLM" if name == "mixed" else "LlamaForCausalLM")
     zeros = 4 * 32 if name == "biased" else 0  # The bias that only transformers has.
     assert loaded.num_parameters() - zeros == done.parameters == SHAPES[name].parameters(VOCAB)
     assert (loaded.config.eos_token_id, loaded.config.pad_token_id) == (1, 2)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == VOCAB
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_experts_are_written_one_by_one_or_stacked(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    """Either way transformers gives the same logits; the routers' biases stay fp32."""
+    found = {}
+    for experts in ("per_expert", "fused"):
+        form = Form(kind="deepseek_v3", experts=experts)
+        done = exported(trained["mixed"], tmp_path / experts, form=form)
+        assert done.agreement["a"].max_difference < 1e-5
+        found[experts] = load_file(tmp_path / experts / "model.safetensors")
+    one, stacked = "model.layers.1.mlp.experts.2.down_proj.weight", "model.layers.1.mlp.experts.down_proj"
+    assert torch.equal(found["per_expert"][one], found["fused"][stacked][2])
+    assert set(found["per_expert"]) - set(found["fused"]) == {
+        f"model.layers.{layer}.mlp.experts.{expert}.{name}_proj.weight"
+        for layer in range(1, 4)
+        for expert in range(4)
+        for name in ("gate", "up", "down")
+    }
+    assert found["fused"]["model.layers.1.mlp.gate.e_score_correction_bias"].dtype == torch.float32
+
+
+def test_a_biased_model_becomes_a_qwen2_where_its_tokenizer_may(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    words = {f"w{number}": number for number in range(VOCAB - 1)} | {"<|endoftext|>": VOCAB - 1}
+    Qwen2Tokenizer(vocab=words, merges=[]).save_pretrained(tmp_path / "tokenizer")
+    form = Form(kind="qwen2")
+    done = exported(trained["biased"], tmp_path / "model", form=form, tokenizer=tmp_path / "tokenizer")
+    assert done.agreement["a"].max_difference < 1e-5
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert type(loaded).__name__ == "Qwen2ForCausalLM"
+    assert loaded.num_parameters() == done.parameters
+    own = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text())
+    own["pre_tokenizer"] = {"type": "Whitespace"}
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(own))
+    with pytest.raises(ExportError, match=r"must load the tokenizer that made the shards, but it loads another one"):
+        exported(trained["biased"], tmp_path / "other", form=form, tokenizer=tmp_path / "tokenizer")
+
+
+def test_a_model_without_the_asked_form_is_refused(
+    trained: dict[str, Path], tmp_path: Path, exported: Exporter
+) -> None:
+    must = r"^the model must have a form of Hugging Face's, but llama must have neither latent attention nor experts"
+    with pytest.raises(ExportError, match=must):
+        exported(trained["mixed"], tmp_path / "model", form=Form(kind="llama"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_exported_model_appears_only_when_it_is_right(
@@ -153,7 +220,7 @@ def test_another_checkpoint_than_the_reported_one_is_not_exported(
 
 
 def _agreement(checkpoints: Path, folder: Path) -> dict[str, Agreement]:
-    with exporting._alone():
+    with exporting.alone():
         return agreement(exporting._newest(checkpoints, expected=_last(checkpoints)), folder, samples=samples())
 
 
@@ -202,7 +269,7 @@ def test_weights_are_read_whole_and_cut_to_the_vocabulary(trained: dict[str, Pat
     weights = read_weights(trained["biased"] / "step_00000003")
     assert weights["embedding.word_embeddings.weight"].shape == (256, 32)
     assert weights["decoder.layers.self_attention.linear_qkv.weight"].shape == (4, 64, 32)
-    named = hf_weights(weights, shape=shape, vocab_size=VOCAB)
+    named = to_hf(weights, shape=shape, vocab_size=VOCAB, kind="llama")
     assert named["lm_head.weight"].shape == (VOCAB, 32)
     fused = weights["decoder.layers.self_attention.linear_qkv.weight"][1]
     # Two groups of 4 heads of 8 rows: two query heads, a key head, a value head.
