@@ -1,7 +1,10 @@
-"""What lies in the memory of one rank at the step's peak: parameters, gradients, optimizer, activations."""
+"""What lies in the memory of one rank at the step's peak: parameters, gradients, optimizer, activations, buffers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+from parallelism.cost.kernels import CPU, GPU, Kernels
+from parallelism.cost.waiting import chunk_layers, stage_activations
 from parallelism.layout import BYTES, Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -10,12 +13,23 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one rank of a pipeline stage at the step's peak."""
+    """Bytes on one rank of a pipeline stage at the step's peak.
+
+    Attributes:
+        parameters: in the precision of the forward pass.
+        gradients: in fp32.
+        optimizer: fp32 parameters where the others are bf16, and Adam's two moments.
+        activations: what waits for the backward pass, and the largest of what comes and goes beside it.
+        buffers: what communication keeps: under sequence parallel, whole sequences gathered from their shares.
+        allowance: what matmul libraries hold beside all tensors; not part of `total`, which counts tensors.
+    """
 
     parameters: int
     gradients: int
     optimizer: int
     activations: int
+    buffers: int = 0
+    allowance: int = 0
 
     @property
     def state(self) -> int:
@@ -24,97 +38,61 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Bytes at the peak of a step."""
-        return self.state + self.activations
+        """Bytes of all tensors at the peak of a step."""
+        return self.state + self.activations + self.buffers
 
 
-def stage_parameters(shape: ModelShape, *, layout: Layout, vocab_size: int) -> list[int]:
+def stage_parameters(shape: ModelShape, *, layout: Layout, vocab_size: int, kernels: Kernels = GPU) -> list[int]:
     """Returns the parameters on one rank of each pipeline stage; norms are whole on every rank.
 
     The embedding is on the first stage, the last norm and the output layer on the last. With shared tables and
     more than one stage Megatron keeps a second copy of the table on the last stage, which is counted.
     """
-    tensor, stages = layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size
-    sizes = [
-        sum(_layer_parameters(shape, layer, layout=layout) for layer in layers)
-        for layers in stage_layers(layout, shape.num_layers)
-    ]
-    table = padded_vocab_size(vocab_size) // tensor * shape.hidden_size
-    sizes[0] += table
-    sizes[-1] += shape.hidden_size
-    if stages > 1 or not shape.share_embeddings_and_output_weights:
-        sizes[-1] += table
-    return sizes
+    parts = _stage_parts(shape, layout=layout, padded=padded_vocab_size(vocab_size), kernels=kernels)
+    return [shared + experts for shared, experts in parts]
 
 
 def stage_memory(
-    shape: ModelShape, *, layout: Layout, vocab_size: int, precision: Precision = "bf16", fused: bool = True
+    shape: ModelShape,
+    *,
+    layout: Layout,
+    vocab_size: int,
+    precision: Precision = "bf16",
+    fused: bool = True,
+    kernels: Kernels | None = None,
 ) -> list[Memory]:
     """Returns the peak memory of one rank of each pipeline stage.
 
     bf16 keeps 2 bytes of parameters, 4 of fp32 gradients and 12 of optimizer (fp32 parameters and two Adam
-    moments); fp32 keeps 4 + 4 + 8. The distributed optimizer divides its part by data x context parallel size.
-    `fused` says that norm and SwiGLU are single kernels, as on a GPU, which keep less for the backward pass.
+    moments); fp32 keeps 4 + 4 + 8. The distributed optimizer divides its part over the copies of a parameter: data x
+    context parallel size, and for experts expert_data_parallel_size.
+
+    Args:
+        shape: The model.
+        layout: Its sizes on ranks.
+        vocab_size: Tokens of the tokenizer; the padded table is counted.
+        precision: Of parameters and activations.
+        fused: Says that a GPU's kernels do the work, which store no weights of attention.
+        kernels: Another implementation than ours.
     """
-    shards = layout.data_parallel_size * layout.context_parallel_size if layout.use_distributed_optimizer else 1
-    sizes = stage_parameters(shape, layout=layout, vocab_size=vocab_size)
-    layer = layer_activations(shape, layout=layout, precision=precision, fused=fused)
+    kernels = kernels or (GPU if fused else CPU)
+    padded = padded_vocab_size(vocab_size)
+    parts = _stage_parts(shape, layout=layout, padded=padded, kernels=kernels)
+    activations = stage_activations(shape, layout=layout, padded=padded, precision=precision, kernels=kernels)
+    buffers = _buffers(shape, layout=layout, padded=padded, element=BYTES[precision], kernels=kernels)
+    adam = 12 if precision == "bf16" else 8
+    copies, expert_copies = _copies(layout, kernels=kernels)
     return [
         Memory(
-            parameters=count * BYTES[precision],
-            gradients=count * 4,
-            optimizer=count * (12 if precision == "bf16" else 8) // shards,
-            activations=_activations(
-                shape, layout=layout, vocab_size=vocab_size, element=BYTES[precision], stage=stage, layer=layer
-            ),
+            parameters=(shared + experts) * BYTES[precision],
+            gradients=(shared + experts) * 4,
+            optimizer=shared * adam // copies + experts * adam // expert_copies,
+            activations=kept,
+            buffers=held,
+            allowance=kernels.workspace,
         )
-        for stage, count in enumerate(sizes)
+        for (shared, experts), kept, held in zip(parts, activations, buffers, strict=True)
     ]
-
-
-def chunks_in_flight(layout: Layout, *, stage: int) -> int:
-    """Returns how many forward passes of a model chunk wait for their backward pass at the peak of a stage.
-
-    Source: the warm-up of Megatron's 1F1B and interleaved schedules, plus the forward pass that follows it.
-    """
-    stages, chunks = layout.pipeline_model_parallel_size, layout.num_model_chunks
-    behind = stages - stage - 1
-    warmup = behind if chunks == 1 else 2 * behind + (chunks - 1) * stages
-    return min(warmup + 1, layout.num_microbatches * chunks)
-
-
-def layer_activations(shape: ModelShape, *, layout: Layout, precision: Precision = "bf16", fused: bool = True) -> int:
-    """Returns the bytes that one layer keeps for the backward pass of one microbatch.
-
-    Norms: input, output and 1/rms; not fused, the input as fp32 and the normalized value as fp32 too. Attention
-    (flash or PyTorch's own, without the square matrix): qkv, rotated q and k, output, log-sum-exp, and the rotary
-    tables, which Megatron makes anew in every layer. MLP: gate and up projection and SiLU(gate) x up; not fused,
-    SiLU(gate) and a copy of up too.
-    """
-    element, tensor = BYTES[precision], layout.tensor_model_parallel_size
-    tokens = layout.rank_tokens
-    norm = (2 * element if fused else 8 + element) * shape.hidden_size + 4
-    keys = shape.num_query_groups * shape.kv_channels
-    attention = element * (shape.qkv_size + keys + 2 * shape.attention_size) + 4 * shape.num_attention_heads
-    mlp = (3 if fused else 5) * element * shape.ffn_hidden_size
-    rotary = 4 * element * shape.kv_channels * tokens // layout.micro_batch_size
-    return 2 * norm * layout.sharded_tokens + (attention + mlp) * tokens // tensor + rotary
-
-
-def _activations(shape: ModelShape, *, layout: Layout, vocab_size: int, element: int, stage: int, layer: int) -> int:
-    """What waits for backward at a stage's peak, plus the larger of the logits and one layer's backward."""
-    tensor, tokens = layout.tensor_model_parallel_size, layout.rank_tokens
-    layers = shape.num_layers // (layout.pipeline_model_parallel_size * layout.num_model_chunks)
-    boundary = element * shape.hidden_size * layout.sharded_tokens
-    kept = boundary if layout.recompute_granularity == "full" else layer
-    waiting = chunks_in_flight(layout, stage=stage) * (layers * kept + 2 * boundary)
-    backward = 4 * element * tokens * shape.ffn_hidden_size // tensor + element * tokens * shape.hidden_size
-    backward += layer if layout.recompute_granularity == "full" else 0
-    if stage < layout.pipeline_model_parallel_size - 1:
-        return waiting + backward
-    # The last norm, then the logits as computed and as fp32; they are gone before a layer's backward begins.
-    logits = 6 * boundary + (element + 4) * tokens * padded_vocab_size(vocab_size) // tensor
-    return waiting + max(logits, backward)
 
 
 def stage_layers(layout: Layout, num_layers: int) -> list[list[int]]:
@@ -127,16 +105,59 @@ def stage_layers(layout: Layout, num_layers: int) -> list[list[int]]:
     ]
 
 
-def _layer_parameters(shape: ModelShape, layer: int, *, layout: Layout) -> int:
-    """Parameters of one layer on one rank: norms, router and the latent's way down are whole on every rank."""
-    tensor, bias = layout.tensor_model_parallel_size, shape.qkv_size if shape.add_qkv_bias else 0
-    norms = shape.layer_vector_parameters - bias
-    down = 0
-    if shape.latent:
-        down = shape.hidden_size * (shape.latent.kv_lora_rank + shape.latent.qk_pos_emb_head_dim)
-    size = norms + down + (shape.attention_matmul_parameters - down + bias) // tensor
-    if shape.experts is None or not shape.has_experts(layer):
-        return size + shape.mlp_parameters // tensor
-    local = shape.experts.num_moe_experts // layout.expert_model_parallel_size
+def _buffers(shape: ModelShape, *, layout: Layout, padded: int, element: int, kernels: Kernels) -> list[int]:
+    """On each stage: the gathered sequence that matmuls under sequence parallel share, gradients kept for nothing."""
+    size = layout.rank_tokens * shape.hidden_size if layout.sequence_parallel else 0
+    last = 0
+    if kernels.spare_gradients:
+        tensor = layout.tensor_model_parallel_size
+        widths = shape.qkv_size, shape.attention_size, shape.ffn_hidden_size * kernels.mlp_matrices
+        size += shape.hidden_size * sum(widths) // tensor
+        last = shape.hidden_size * padded // tensor
+    return [element * size] * (layout.pipeline_model_parallel_size - 1) + [element * (size + last)]
+
+
+def _copies(layout: Layout, *, kernels: Kernels) -> tuple[int, int]:
+    """Over how many ranks the optimizer's part of a parameter is divided: of a shared one, of an expert's."""
+    if not layout.use_distributed_optimizer:
+        return 1, 1
+    parts = kernels.expert_tensor_parallel_size
+    return layout.data_parallel_size * layout.context_parallel_size, max(1, layout.expert_data_parallel_size // parts)
+
+
+def _stage_parts(shape: ModelShape, *, layout: Layout, padded: int, kernels: Kernels) -> list[tuple[int, int]]:
+    """Parameters on one rank of each stage: those that every data parallel rank has, and experts."""
+    tensor, stages = layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size
+    expert = layout.expert_model_parallel_size
+    dense, mixed, experts = _layer_parts(shape, tensor=tensor, expert=expert, kernels=kernels)
+    table = padded // tensor * shape.hidden_size
+    sizes = []
+    for stage, layers in enumerate(chunk_layers(shape, layout=layout)):
+        routed = sum(count for _, count in layers)
+        shared = sum(count for count, _ in layers) * dense + routed * mixed
+        if stage == 0:
+            shared += table + (shape.max_position_embeddings * shape.hidden_size if kernels.learned_positions else 0)
+        if stage == stages - 1:
+            shared += shape.hidden_size * (2 if kernels.biases else 1)
+            shared += table if stages > 1 or not shape.share_embeddings_and_output_weights else 0
+        sizes.append((shared, routed * experts))
+    return sizes
+
+
+@lru_cache(maxsize=1024)
+def _layer_parts(shape: ModelShape, *, tensor: int, expert: int, kernels: Kernels) -> tuple[int, int, int]:
+    """Parameters of a dense layer, of a layer with experts but these, and of its experts, on one rank."""
+    bias = shape.qkv_size if shape.add_qkv_bias or kernels.biases else 0
+    norms = shape.layer_vector_parameters - (shape.qkv_size if shape.add_qkv_bias else 0)
+    norms += 4 * shape.hidden_size if kernels.biases else 0  # of the two norms, of what writes into the residual
+    size = norms + (shape.attention_matmul_parameters + bias) // tensor
+    matrices = kernels.mlp_matrices
+    inner = (matrices - 1) * shape.ffn_hidden_size if kernels.biases else 0
+    dense = size + (shape.mlp_parameters * matrices // 3 + inner) // tensor
+    if shape.experts is None:
+        return dense, 0, 0
+    local = shape.experts.num_moe_experts // expert
+    local_size = local * shape.expert_parameters * matrices // 3
     router = shape.hidden_size * shape.experts.num_moe_experts
-    return size + router + shape.shared_expert_parameters // tensor + local * shape.expert_parameters
+    mixed = size + router + shape.shared_expert_parameters * matrices // 3 // tensor
+    return dense, mixed, local_size // kernels.expert_tensor_parallel_size
