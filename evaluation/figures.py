@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from evaluation import charts
+from evaluation import canvas, charts
 from evaluation.charts import Bar, Dot, Reference, Series
-from evaluation.findings import Curve, Plan, Score, StageRun, Stream, Training
-
-MEMORY_PARTS = ("parameters", "gradients", "optimizer", "activations")
+from evaluation.findings import Curve, Score, StageRun, Stream, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ def stream_losses(training: Training) -> list[Figure]:
                 y_label=f"{name}, nats per token",
                 references=_reference(training, name),
                 y_range=(min(values), max(values)) if values else None,
-                size=charts.SMALL,
+                size=canvas.SMALL,
             )
         )
         for name, series in found.items()
@@ -107,35 +105,8 @@ def throughput(training: Training) -> Figure:
         title="Throughput",
         description="Training tokens per second over optimizer steps.",
         y_label="training tokens per second",
-        references=[Reference(label=f"median {charts.short(round(median))}", y=median)] if median else [],
+        references=[Reference(label=f"median {canvas.short(round(median))}", y=median)] if median else [],
         from_zero=True,
-    )
-
-
-def memory(plan: Plan) -> Figure:
-    """Draws what a rank of each pipeline stage holds at the peak of a step; the device too, unless it dwarfs them."""
-    largest = max([stage.total for stage in plan.memory], default=1.0)
-    unit, size = ("GiB", 2**30) if largest >= 2**30 else ("MiB", 2**20)
-    rows = [
-        Bar(
-            label=f"pipeline stage {number}",
-            parts=[(name, getattr(stage, name) / size) for name in MEMORY_PARTS],
-            note=data_size(stage.total),
-        )
-        for number, stage in enumerate(plan.memory)
-    ]
-    room = plan.device_bytes - plan.reserve_bytes
-    limit = (f"room: {data_size(room)}", room / size) if room < 10 * largest else None
-    return _both(
-        lambda width: charts.bars(
-            rows,
-            title="Memory of one rank of each pipeline stage",
-            description="; ".join(f"{row.label}: {row.note}" for row in rows),
-            x_label=f"{unit} on one rank at the peak of a step",
-            limit=limit,
-            key=MEMORY_PARTS,
-            width=width,
-        )
     )
 
 
@@ -196,7 +167,7 @@ def _lines(
 ) -> Figure:
     ys = [y for line in series for _, y in line.points if isfinite(y)] + [each.y for each in references]
 
-    def draw(size: charts.Size) -> str:
+    def draw(size: canvas.Size) -> str:
         return charts.lines(
             series,
             title=title,
@@ -208,7 +179,7 @@ def _lines(
             size=size,
         )
 
-    return Figure(wide=draw(charts.WIDE), narrow=draw(charts.NARROW))
+    return Figure(wide=draw(canvas.WIDE), narrow=draw(canvas.NARROW))
 
 
 def _series(curves: Mapping[str, Curve], name: str, *, label: str, style: str) -> Series:
@@ -237,4 +208,4 @@ def _single(svg: str) -> Figure:
 
 
 def _both(draw: Callable[[int], str]) -> Figure:
-    return Figure(wide=draw(charts.WIDE[0]), narrow=draw(charts.NARROW[0]))
+    return Figure(wide=draw(canvas.WIDE[0]), narrow=draw(canvas.NARROW[0]))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.planned import Plan
 from evaluation.statistics import Comparison, Estimate
 
 Curve = Mapping[int, float]
@@ -131,75 +132,6 @@ class Training:
     def streams(self) -> list[str]:
         """The streams that were validated, by name."""
         return sorted(name.removeprefix("valid/loss/") for name in self.curves if name.startswith("valid/loss/"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageMemory:
-    """Bytes on one rank of a pipeline stage at the peak of a step, as planned."""
-
-    parameters: float
-    gradients: float
-    optimizer: float
-    activations: float
-
-    @property
-    def total(self) -> float:
-        """Bytes in all."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alternative:
-    """A layout that fits as well.
-
-    Attributes:
-        peak: bytes on its fullest rank.
-        bubble_fraction: share of a step that ranks wait for the pipeline.
-        slower_than_best: its cost as a multiple of the best one's.
-    """
-
-    layout: str
-    peak: float
-    bubble_fraction: float
-    slower_than_best: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why layouts are out: one reason, how many of those tried it meets, and one of them."""
-
-    reason: str
-    count: int
-    example: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The sizes of the parallel job.
-
-    Attributes:
-        layout: the layout in short, such as "TP2 PP2 DP1 MBS1".
-        sizes: Megatron's name of each size -> its value.
-        memory: one for each pipeline stage.
-        device_bytes: memory of the device, or of a process's share of the machine.
-        reserve_bytes: of it, what is not for tensors.
-        step_flops: of one optimizer step, over all ranks.
-        bubble_fraction: share of a step that ranks wait for the pipeline.
-        assumptions: how FLOPs, memory and speed are counted, one sentence each.
-        warnings: what is allowed but wasteful.
-    """
-
-    layout: str
-    sizes: Mapping[str, int | str | bool | None]
-    memory: Sequence[StageMemory]
-    device_bytes: float
-    reserve_bytes: float
-    step_flops: float
-    bubble_fraction: float
-    assumptions: Sequence[str]
-    warnings: Sequence[str]
-    alternatives: Sequence[Alternative]
-    refused: Sequence[Refusal]
 
 
 @dataclass(frozen=True, kw_only=True)

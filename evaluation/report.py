@@ -11,8 +11,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from evaluation import figures
+from evaluation import figures, plan_figures
 from evaluation.findings import Curve, Findings, Score, StageRun, Training
+from evaluation.planned import Plan
 from evaluation.statistics import Estimate
 
 _FOLDER = Path(__file__).parent
@@ -30,6 +31,31 @@ Time in a queue and energy: neither was measured.
 
 def render(findings: Findings) -> str:
     """Returns the page as HTML. Every text of the findings is escaped."""
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            findings=findings,
+            figures=figures,
+            plan_figures=plan_figures,
+            verdict=verdict(findings.plan) if findings.plan else "",
+            learned=learned(findings.training) if findings.training else "",
+            made=made(findings),
+            beaten=beaten(findings.scores),
+            below=below(findings.training) if findings.training else "",
+            final_loss=_last(findings.training.curves.get("valid/loss", {})) if findings.training else None,
+            rejects=sum(sum(source.rejects.values()) for source in findings.sources),
+            tokenized=any(stream.train_tokens is not None for stream in findings.streams),
+            limits=limits(findings),
+            done=[stage for stage in findings.stages if stage.record],
+            missing=[stage for stage in findings.stages if not stage.record],
+            code=next((stage.record for stage in reversed(findings.stages) if stage.record), None),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Returns what makes pages out of templates; every text that is put in is escaped."""
     page = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -51,22 +77,9 @@ def render(findings: Findings) -> str:
         "hours": hours,
         "setting": setting,
         "tiny": tiny,
+        "seconds": plan_figures.seconds,
     }
-    return page.get_template("report.html.j2").render(
-        findings=findings,
-        figures=figures,
-        learned=learned(findings.training) if findings.training else "",
-        made=made(findings),
-        beaten=beaten(findings.scores),
-        below=below(findings.training) if findings.training else "",
-        final_loss=_last(findings.training.curves.get("valid/loss", {})) if findings.training else None,
-        rejects=sum(sum(source.rejects.values()) for source in findings.sources),
-        tokenized=any(stream.train_tokens is not None for stream in findings.streams),
-        limits=limits(findings),
-        done=[stage for stage in findings.stages if stage.record],
-        missing=[stage for stage in findings.stages if not stage.record],
-        code=next((stage.record for stage in reversed(findings.stages) if stage.record), None),
-    )
+    return page
 
 
 def summary(findings: Findings, *, page: str) -> str:
@@ -97,6 +110,24 @@ def made(findings: Findings) -> str:
         f"A language model{size} was trained on {amount(training.tokens)} tokens{streams} in {count(training.steps)} "
         f"steps, {training.layout}."
     )
+
+
+def verdict(plan: Plan) -> str:
+    """Returns in a sentence how the run's own layout compares with the one that the planner chose."""
+    own, chosen = plan.own, plan.chosen
+    if chosen is None:
+        return "No layout fits: use more GPUs, larger ones or a smaller model."
+    if own.layout == chosen.layout:
+        return "The planner chose the same layout."
+    share = f", at {figures.data_size(chosen.peak)} on the fullest rank"
+    if own.step and chosen.step:
+        quicker = own.step / chosen.step - 1
+        compared = f"{percent(abs(quicker))} {'slower' if quicker > 0 else 'faster'}" if quicker else "as fast"
+        return (
+            f"The planner chose {chosen.layout}: {plan_figures.seconds(chosen.step)} a step{share}; "
+            f"the run's layout is {compared}."
+        )
+    return f"The planner chose {chosen.layout}{share}."
 
 
 def learned(training: Training) -> str:

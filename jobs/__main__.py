@@ -13,6 +13,8 @@ from slurm.site import Site
 _RESULTS = ROOT / "results"
 _EXAMPLES = """examples:
   .venv/bin/python -m jobs check --run demo --site laptop
+  .venv/bin/python -m jobs plan dense_32b --site b200-cloud    memory, time and better layouts, before any queue
+  .venv/bin/python -m jobs rehearse dense_32b --site b200-cloud    one step of its 256 ranks, here, without data
   .venv/bin/python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
   .venv/bin/python -m jobs status demo --follow    what every stage is doing, live
   .venv/bin/python -m jobs cancel demo             end its jobs; release lets it go on
@@ -32,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command in commands:
             return commands[options.command](options)
+        if options.command == "plan" and not options.after:
+            return _plan(options)
+        if options.command == "rehearse":
+            return _rehearse(options)
         run, site = load(options.run, options.site)
         if options.command == "check":
             print(describe(run, site, site_name=_name(options.site)))
@@ -41,6 +47,23 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(error.lines), file=sys.stderr)
         return 2
     return _stage(options, run, site)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from jobs._plan_view import SECTIONS, show
+
+    run, site = load(options.shown or options.run, options.site, only=SECTIONS)
+    return show(run, site, site_name=_name(options.site), results=options.results)
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    from jobs._plan_view import SECTIONS
+    from jobs._rehearse import show
+
+    run, _ = load(options.run, options.site, only=SECTIONS)
+    return show(
+        run, results=options.results, ranks=options.ranks, processes=options.processes, whole=options.every_microbatch
+    )
 
 
 def _stage(options: argparse.Namespace, run: Run, site: Site) -> int:
@@ -109,16 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add(commands, "check", "check a run and a site, and show what would run, where and how long")
     for stage in stages():
-        command = _add(commands, stage, f"run the stage {stage}, unless its result is there")
-        first = stage == stages()[0]
-        command.add_argument(
-            "--after",
-            type=Path,
-            nargs="*" if first else "+",
-            default=[],
-            required=not first,
-            help="record.json of each stage it stands on, as the rule names them",
-        )
+        _add_stage(commands, stage)
+    _add_rehearse(commands)
     status = _add_for_operators(commands, "status", "show every stage of a run, what it costs and when it will be done")
     status.add_argument("--site", help="a file of slurm/sites, or a path (default: the site where it was last started)")
     status.add_argument("--follow", action="store_true", help="go on showing it, on a terminal")
@@ -133,6 +148,38 @@ def _parser() -> argparse.ArgumentParser:
     dashboard = _add(commands, "dashboard", "serve the MLflow UI on 127.0.0.1")
     dashboard.add_argument("--port", type=int, default=5000)
     return parser
+
+
+def _add_stage(commands: Any, stage: str) -> None:
+    command = _add(commands, stage, f"run the stage {stage}, unless its result is there")
+    first, shown = stage == stages()[0], stage == "plan"
+    if shown:
+        command.add_argument(
+            "shown",
+            nargs="?",
+            metavar="run",
+            help="without --after, no stage is started: show this run's plan (a file of workflows/runs, or a path), "
+            "its layout's memory and time, better layouts, and what is refused",
+        )
+    command.add_argument(
+        "--after",
+        type=Path,
+        nargs="*" if first else "+",
+        default=[],
+        required=not first and not shown,
+        help="record.json of each stage it stands on, as the rule names them",
+    )
+
+
+def _add_rehearse(commands: Any) -> None:
+    text = "do one step of every distinct rank of a run's layout on this machine, without data, and check the planner"
+    command = _add_for_operators(commands, "rehearse", text)
+    command.add_argument("--site", default="laptop", help="a file of slurm/sites, or a path (default: %(default)s)")
+    command.add_argument("--ranks", action="store_true", help="print every rank too")
+    command.add_argument("--processes", type=int, default=2, help="ranks rehearsed at a time (default: %(default)s)")
+    command.add_argument(
+        "--every-microbatch", action="store_true", help="run all microbatches, where else two a stage stand for all"
+    )
 
 
 def _add_for_operators(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

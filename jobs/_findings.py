@@ -6,28 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.findings import (
-    Alternative,
     Curve,
     Example,
     Export,
     Findings,
-    Plan,
     Record,
-    Refusal,
     Score,
     Source,
-    StageMemory,
     StageRun,
     Stream,
     Training,
 )
 from evaluation.statistics import Comparison, Estimate
 from jobs._journal import NAME, read_entries
+from jobs._planned import planned
 
 Values = Mapping[str, Any]
 """A record, or a part of one."""
 
-_GIB = 2**30
 _NOTHING: Values = {"site": "unknown", "seed": 0}
 
 
@@ -63,7 +59,7 @@ def gather(records: Mapping[str, Values], *, root: Path, stages: Mapping[str, st
         sources=_sources(records["prepare"]) if "prepare" in records else (),
         streams=_streams(records) if "prepare" in records else (),
         training=_training(records, works["pretrain"].curves) if "pretrain" in records else None,
-        plan=_plan(records["plan"]) if "plan" in records else None,
+        plan=planned(records["plan"]["details"]) if "plan" in records else None,
         export=_export(records["export"]) if "export" in records else None,
         scores=_scores(records["evaluate"]) if "evaluate" in records else (),
     )
@@ -215,35 +211,6 @@ def _entropies(streams: Mapping[str, Values], *, predicted: int) -> dict[str, fl
     weights = {name: max(0, min(row["valid_tokens"] - 1, predicted)) for name, row in streams.items()}
     total = sum(weights.values())
     return entropies | {"": sum(weights[name] * entropies[name] for name in entropies) / total} if total else entropies
-
-
-def _plan(record: Values) -> Plan:
-    details, metrics = record["details"], record["metrics"]
-    layout = details["layout"]
-    sizes = {name: value for name, value in layout.items() if name != "name"} | details["computed"]
-    names = ("parameters", "gradients", "optimizer", "activations")
-    return Plan(
-        layout=layout["name"],
-        sizes=sizes,
-        memory=[StageMemory(**{name: row[f"{name}_gib"] * _GIB for name in names}) for row in details["stages"]],
-        device_bytes=details["memory_gib"] * _GIB,
-        reserve_bytes=details["reserve_gib"] * _GIB,
-        step_flops=metrics["flops_per_step"],
-        bubble_fraction=metrics["bubble_fraction"],
-        assumptions=details["assumptions"],
-        warnings=details["warnings"],
-        alternatives=[_alternative(row) for row in details["alternatives"]],
-        refused=[Refusal(**row) for row in details["refused"]],
-    )
-
-
-def _alternative(row: Values) -> Alternative:
-    return Alternative(
-        layout=row["layout"],
-        peak=row["peak_gib"] * _GIB,
-        bubble_fraction=row["bubble_fraction"],
-        slower_than_best=row["slower_than_best"],
-    )
 
 
 def _export(record: Values) -> Export:

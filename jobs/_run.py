@@ -3,7 +3,7 @@
 import importlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from difflib import get_close_matches
@@ -79,8 +79,8 @@ def stages() -> tuple[str, ...]:
     )
 
 
-def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
-    """Reads and checks a run and a site, given by name or by path.
+def load(run: str, site: str, *, root: Path = ROOT, only: Collection[str] | None = None) -> tuple[Run, Site]:
+    """Reads and checks a run and a site, given by name or by path; of its sections, all or `only` these.
 
     Raises:
         PlanningError: with every mistake found, one line each.
@@ -91,7 +91,7 @@ def load(run: str, site: str, *, root: Path = ROOT) -> tuple[Run, Site]:
     run_value = _based(_read_yaml(run_path, problems), root, problems)
     site_value = _read_yaml(site_path, problems)
     checked_site = _check(Site, site_value, f"site {Path(site).stem}", problems)
-    sections = _check_sections(run_value, problems)
+    sections = _check_sections(run_value, problems, only=stages() if only is None else only)
     problems += _cross_check(sections, checked_site, root)
     if problems or run_path is None or run_value is None or checked_site is None:
         raise PlanningError(problems)
@@ -175,7 +175,9 @@ def _are_settings(*values: Any) -> bool:
     return all(isinstance(value, Mapping) for value in values)
 
 
-def _check_sections(value: dict[str, Any] | None, problems: list[str]) -> dict[str, StageConfig]:
+def _check_sections(
+    value: dict[str, Any] | None, problems: list[str], *, only: Collection[str]
+) -> dict[str, StageConfig]:
     """Returns the sections that are sound in themselves."""
     if value is None:
         return {}
@@ -188,7 +190,8 @@ def _check_sections(value: dict[str, Any] | None, problems: list[str]) -> dict[s
     deadline = value.get("deadline")
     if deadline is not None and not (isinstance(deadline, date) and not isinstance(deadline, datetime)):
         problems.append(f"deadline: must be a day, but is {_shown(deadline)}; write for example deadline: 2026-12-31")
-    checked = {name: _check(config_type(name), value.get(name) or {}, name, problems) for name in names}
+    read = [name for name in names if name in only]
+    checked = {name: _check(config_type(name), value.get(name) or {}, name, problems) for name in read}
     return {name: section for name, section in checked.items() if section is not None}
 
 

@@ -1,23 +1,23 @@
 """plan: does pretrain's layout fit its devices, what does it cost, and which layouts would be better."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import Any, ClassVar, cast
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date, datetime
+from typing import ClassVar, cast
 
 from pydantic import Field
 
+from jobs._campaign import Terms
+from jobs._plan_details import details, judge, metrics, require_fit
 from jobs._stage import Context, Outcome, Stage, StageConfig
 from jobs.pretrain import PretrainConfig
-from parallelism.alternatives import Job, Plan, Refusal, alternatives, misfit, nearest, plan
+from parallelism.cost.campaign import FAILURES_PER_GPU_DAY
 from parallelism.cost.devices import DEVICES, Device
-from parallelism.cost.flops import FLOP_CONVENTION, step_flops
-from parallelism.cost.memory import GIB, stage_parameters
-from parallelism.cost.traffic import stage_traffic
-from parallelism.layout import problems, warnings
+from parallelism.cost.memory import GIB
+from parallelism.planner import Job
 
 CPU = "cpu"
 _GPU_RESERVE_GIB, _CPU_RESERVE_GIB = 6.0, 1.0
-_SECONDS_A_DAY = 86_400
 _KNOWN = ", ".join(DEVICES)
 
 
@@ -31,8 +31,16 @@ class PlanConfig(StageConfig):
         peak_tflops: dense bf16 peak of one device, instead of the table's.
         reserve_gib: what the driver's context, communication buffers, workspaces and fragmentation take; 6 on a
             GPU and 1 in a CPU process unless given.
-        efficiency: assumed share of the peak that a GPU reaches while it computes, waits left out.
+        efficiency: share of the peak that a GPU was measured to reach while it computes, waits left out; by the
+            roofline of parallelism/cost unless given.
         alternatives: how many layouts that fit are listed.
+        storage_gb_per_s: what all ranks together write of a checkpoint, in 1e9 bytes per second.
+        stall_s: seconds that training waits for a checkpoint; for all of its saving unless given.
+        restart_s: seconds from a failure to the next step.
+        failures_per_gpu_day: unexpected ends of the job for each GPU and day; Llama 3's on 16,384 H100 unless given.
+        watts: power of one GPU with its share of the node; the GPU's alone, of the table, unless given.
+        pue: power of the building over power of its computers.
+        rehearse: do one step of every distinct rank too, without data, and fail where that does not fit; some minutes.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("pretrain",)
@@ -41,8 +49,15 @@ class PlanConfig(StageConfig):
     memory_gib: float | None = Field(default=None, gt=0)
     peak_tflops: float | None = Field(default=None, gt=0)
     reserve_gib: float | None = Field(default=None, ge=0)
-    efficiency: float = Field(default=0.6, gt=0, le=1)
+    efficiency: float | None = Field(default=None, gt=0, le=1)
     alternatives: int = Field(default=10, ge=1, le=100)
+    storage_gb_per_s: float = Field(default=10.0, gt=0)
+    stall_s: float | None = Field(default=None, ge=0)
+    restart_s: float = Field(default=900.0, ge=0)
+    failures_per_gpu_day: float = Field(default=FAILURES_PER_GPU_DAY, gt=0)
+    watts: float | None = Field(default=None, gt=0)
+    pue: float = Field(default=1.3, ge=1)
+    rehearse: bool = False
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields a device that is neither in the table nor described, or a CPU for a job that asks for GPUs."""
@@ -56,27 +71,31 @@ class PlanConfig(StageConfig):
 
 
 def run(config: PlanConfig, stage: Stage) -> Outcome:
-    """Plans the pretrain section, writes plan.json, and fails where training could not start.
+    """Plans the pretrain section, writes plan.json and its page, and fails where training could not start.
 
     Raises:
         ValueError: the layout has problems, or does not fit: with the reasons and the nearest layouts that fit.
     """
+    from jobs._planned import write_pages
+    from jobs._rehearsal import figures_of, kept_or_new, require_room
     from slurm.files import read_json, sha256_file, write_json
 
     section = cast(PretrainConfig, stage.sections["pretrain"])
     manifest = read_json(stage.root / "tokenize" / "manifest.json")
     job = job_of(config, section, vocab_size=manifest["vocab_size"], site_mem_gb=stage.site.mem_gb)
-    found = problems(job.shape, layout=job.layout, vocab_size=job.vocab_size)
-    if found:
-        raise ValueError("pretrain's layout must be possible, but:\n" + "\n".join(found))
-    chosen = plan(job, layout=job.layout)
-    fitting, refused = alternatives(job)
+    judged = judge(job)
     path = stage.folder / "plan.json"
-    details = _details(job, chosen, fitting[: config.alternatives], refused)
-    write_json(path, details)
-    _require_fit(job, chosen, fitting)
-    metrics = _metrics(job, chosen, train_iters=section.train_iters)
-    return Outcome(metrics=metrics, outputs={path.name: sha256_file(path)}, details=details)
+    terms = terms_of(config, section)
+    found = details(judged, count=config.alternatives, here=stage.site.executor == "local", terms=terms)
+    rehearsal = kept_or_new(stage, section, vocab_size=job.vocab_size, new=config.rehearse)
+    found["rehearsal"] = rehearsal
+    write_json(path, found)
+    # The page is drawn from plan.json alone, so the record vouches for that.
+    write_pages(found, stage.folder / "plan", run=stage.run, site=stage.site.description)
+    require_fit(judged)
+    require_room(rehearsal, budget=job.budget)
+    figures = metrics(judged, terms=terms) | figures_of(rehearsal)
+    return Outcome(metrics=figures, outputs={path.name: sha256_file(path)}, details=found)
 
 
 def job_of(config: PlanConfig, section: PretrainConfig, *, vocab_size: int, site_mem_gb: float) -> Job:
@@ -102,101 +121,25 @@ def job_of(config: PlanConfig, section: PretrainConfig, *, vocab_size: int, site
     )
 
 
+def terms_of(
+    config: PlanConfig, section: PretrainConfig, *, start: datetime | None = None, deadline: date | None = None
+) -> Terms:
+    """Returns what the training meets on the way, as both sections say; dates only where a person asks, not a stage."""
+    names = ("storage_gb_per_s", "stall_s", "restart_s", "failures_per_gpu_day", "watts", "pue")
+    return Terms(
+        train_iters=section.train_iters,
+        save_interval=section.save_interval,
+        start=start,
+        deadline=deadline,
+        **{name: getattr(config, name) for name in names},
+    )
+
+
 def _device(config: PlanConfig) -> Device:
-    """The table's device with what the section gives instead; one not in the table has the slowest links there."""
+    """The table's device with what the section gives instead; one not in the table has an A100's links and memory."""
     base = DEVICES.get(config.gpu, DEVICES["a100_80gb"])
-    return Device(
+    return replace(
+        base,
         memory_gib=config.memory_gib or base.memory_gib,
         peak_tflops=config.peak_tflops or base.peak_tflops,
-        node_gb_per_s=base.node_gb_per_s,
-        network_gb_per_s=base.network_gb_per_s,
     )
-
-
-def _require_fit(job: Job, chosen: Plan, fitting: list[Plan]) -> None:
-    if not misfit(job, chosen):
-        return
-    stages = enumerate(chosen.stages)
-    needs = ", ".join(f"stage {number} {memory.total / GIB:.1f}" for number, memory in stages)
-    near = [f"{item.layout.describe()} ({item.peak / GIB:.1f} GiB)" for item in nearest(job.layout, fitting, count=3)]
-    advice = f"use {'; or '.join(near)}" if near else "use more GPUs, larger ones or a smaller model"
-    raise ValueError(
-        f"pretrain's layout {job.layout.describe()} must fit into {job.memory_gib:.1f} GiB a rank less "
-        f"{job.reserve_gib:.1f} GiB reserve, but needs, in GiB: {needs}; {advice}"
-    )
-
-
-def _metrics(job: Job, chosen: Plan, *, train_iters: int) -> dict[str, float]:
-    flops = step_flops(job.shape, layout=job.layout, vocab_size=job.vocab_size)
-    metrics = {
-        "parameters": float(job.shape.parameters(job.vocab_size)),
-        "flops_per_step": float(flops),
-        "peak_gib": chosen.peak / GIB,
-        "memory_used": chosen.peak / job.budget,
-        "bubble_fraction": job.layout.bubble_fraction,
-    }
-    if chosen.time is None or job.device is None:
-        return metrics
-    seconds, ranks = chosen.time.step, job.layout.world_size
-    return metrics | {
-        "step_time_s": seconds,
-        "tokens_per_day": job.layout.global_batch_size * job.layout.seq_length * _SECONDS_A_DAY / seconds,
-        "mfu": flops / seconds / ranks / (job.device.peak_tflops * 1e12),
-        "gpu_hours": train_iters * seconds * ranks / 3600,
-    }
-
-
-def _details(job: Job, chosen: Plan, fitting: list[Plan], refused: list[Refusal]) -> dict[str, Any]:
-    sizes = stage_parameters(job.shape, layout=job.layout, vocab_size=job.vocab_size)
-    return {
-        "layout": {**asdict(job.layout), "name": job.layout.describe()},
-        "computed": {
-            "data_parallel_size": job.layout.data_parallel_size,
-            "num_microbatches": job.layout.num_microbatches,
-        },
-        "memory_gib": job.memory_gib,
-        "reserve_gib": job.reserve_gib,
-        "stages": [
-            {"stage": number, "parameters": count, **_gib(chosen, number)} for number, count in enumerate(sizes)
-        ],
-        "traffic": [
-            {"stage": number, **asdict(item)}
-            for number in range(len(sizes))
-            for item in stage_traffic(
-                job.shape, layout=job.layout, vocab_size=job.vocab_size, stage=number, precision=job.precision
-            )
-        ],
-        "time_s": {**asdict(chosen.time), "step": chosen.time.step} if chosen.time else "measured at run time",
-        "assumptions": _assumptions(job, chosen),
-        "warnings": warnings(job.layout),
-        "alternatives": [_row(item, fitting[0]) for item in fitting],
-        "refused": [asdict(item) for item in refused],
-    }
-
-
-def _gib(chosen: Plan, number: int) -> Mapping[str, float]:
-    memory = chosen.stages[number]
-    parts = {**asdict(memory), "state": memory.state, "total": memory.total}
-    return {f"{name}_gib": round(size / GIB, 3) for name, size in parts.items()}
-
-
-def _row(item: Plan, best: Plan) -> dict[str, Any]:
-    return {
-        "layout": item.layout.describe(),
-        "peak_gib": round(item.peak / GIB, 2),
-        "bubble_fraction": round(item.layout.bubble_fraction, 4),
-        "slower_than_best": round(item.cost[0] / best.cost[0], 3),
-        "step_time_s": item.time.step if item.time else None,
-    }
-
-
-def _assumptions(job: Job, chosen: Plan) -> list[str]:
-    device = job.device
-    speed = "Speed: measured at run time; layouts are ranked by the FLOPs of the slowest rank and its waits."
-    if device and chosen.time:
-        speed = (
-            f"Speed: {job.efficiency:.0%} of {device.peak_tflops:g} TFLOP/s while computing; "
-            f"{device.node_gb_per_s:g} GB/s inside a node, {device.network_gb_per_s:g} GB/s between nodes; "
-            "data-parallel transfers hide behind one microbatch, others behind nothing."
-        )
-    return [f"FLOPs: {FLOP_CONVENTION}.", speed]

@@ -1,8 +1,7 @@
 """How one training step is spread over ranks: sizes, what they imply, and every reason to refuse them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
 from parallelism.presets import ModelShape, padded_vocab_size
@@ -122,54 +121,6 @@ def warnings(layout: Layout) -> list[str]:
         "or fewer stages"
     )
     return [line]
-
-
-def candidates(
-    shape: ModelShape, *, world_size: int, gpus_per_node: int, global_batch_size: int, seq_length: int
-) -> Iterator[Layout]:
-    """Yields layouts worth comparing, refused ones among them.
-
-    Tensor parallel stays within a node; sequence parallel is on wherever tensor parallel is, since it only
-    saves memory; context parallel is left to people.
-    """
-    tensors = divisors(gpus_per_node)
-    pipelines = [size for size in divisors(world_size) if size <= shape.num_layers]
-    chunks = (None, 2, 4)
-    recomputes: tuple[Literal["full"] | None, ...] = (None, "full")
-    for tensor, pipeline, chunk, micro, recompute in product(tensors, pipelines, chunks, (1, 2, 4, 8), recomputes):
-        if (pipeline == 1 and chunk) or world_size % (tensor * pipeline):
-            continue
-        yield Layout(
-            world_size=world_size,
-            global_batch_size=global_batch_size,
-            seq_length=seq_length,
-            micro_batch_size=micro,
-            tensor_model_parallel_size=tensor,
-            pipeline_model_parallel_size=pipeline,
-            virtual_pipeline_model_parallel_size=chunk,
-            sequence_parallel=tensor > 1,
-            recompute_granularity=recompute,
-        )
-
-
-def feasible(
-    shape: ModelShape,
-    *,
-    world_size: int,
-    gpus_per_node: int,
-    global_batch_size: int,
-    seq_length: int,
-    vocab_size: int | None = None,
-) -> Iterator[Layout]:
-    """Yields the candidates without problems; whether they fit into memory is the question of cost.py."""
-    every = candidates(
-        shape,
-        world_size=world_size,
-        gpus_per_node=gpus_per_node,
-        global_batch_size=global_batch_size,
-        seq_length=seq_length,
-    )
-    return (layout for layout in every if not problems(shape, layout=layout, vocab_size=vocab_size))
 
 
 def divisors(number: int) -> list[int]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.charts import Bar, Dot, Reference, Series, bars, dots, lines, short, spread, ticks
+from evaluation.canvas import short, spread, ticks
+from evaluation.charts import Bar, Dot, Reference, Series, bars, dots, lines
 
 Points = Sequence[tuple[float, float]]
 

@@ -10,20 +10,17 @@ import pytest
 from evaluation import report
 from evaluation.figures import data_size, duration
 from evaluation.findings import (
-    Alternative,
     Example,
     Export,
     Findings,
-    Plan,
     Record,
-    Refusal,
     Score,
     Source,
-    StageMemory,
     StageRun,
     Stream,
     Training,
 )
+from evaluation.planned import Alternative, Choice, Plan, Refusal, StageMemory
 from evaluation.statistics import Comparison, Estimate
 
 VOID = {"meta", "link", "br"}
@@ -157,13 +154,21 @@ def _findings(text: str = "") -> Findings:
             set_aside=[f"step_00000060: a digest differs {text}"],
         ),
         plan=Plan(
-            layout="TP2 PP2",
-            sizes={"world_size": 4, "sequence_parallel": False, "recompute_granularity": None},
-            memory=[StageMemory(parameters=2e6, gradients=2e6, optimizer=4e6, activations=6e7)],
+            own=Choice(
+                layout="TP2 PP2",
+                sizes={"world_size": 4, "sequence_parallel": False, "recompute_granularity": None},
+                memory=[StageMemory(parameters=2e6, gradients=2e6, optimizer=4e6, activations=6e7)],
+                fits=True,
+                times={},
+                passes=[(1e9, 2e9)],
+                num_microbatches=4,
+                num_model_chunks=1,
+                bubble_fraction=0.2,
+            ),
+            chosen=None,
             device_bytes=5e9,
             reserve_bytes=1e9,
             step_flops=6.3e10,
-            bubble_fraction=0.2,
             assumptions=[f"FLOPs: matmuls only {text}."],
             warnings=[f"few microbatches {text}"],
             alternatives=[Alternative(layout=f"TP1{text}", peak=1e8, bubble_fraction=0.0, slower_than_best=1.0)],

@@ -1,6 +1,8 @@
 """The plan stage: what it reports for a laptop and for 256 GPUs, and what it refuses."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from jobs._journal import Journal
 from jobs._stage import Context, Progress, Stage, StageConfig
 from jobs.plan import PlanConfig, run
 from jobs.pretrain import PretrainConfig
+from parallelism.cost.devices import DEVICES
 from slurm.files import read_json, sha256_file, write_json
 from slurm.site import Site
 
@@ -62,14 +65,20 @@ def test_a_laptop_has_memory_and_no_promise_of_speed(tmp_path: Path) -> None:
     assert outcome.metrics["bubble_fraction"] == pytest.approx(1 / 5)
     assert "step_time_s" not in outcome.metrics
     details = outcome.details
-    assert details["computed"] == {"data_parallel_size": 1, "num_microbatches": 4}
+    assert details["computed"] == {"data_parallel_size": 1, "num_microbatches": 4, "bubble_fraction": 1 / 5}
     assert details["memory_gib"] == pytest.approx(16e9 / 2**30 / 4)
     assert details["time_s"] == "measured at run time"
     assert details["assumptions"][1].startswith("Speed: measured at run time")
     assert [row["stage"] for row in details["stages"]] == [0, 1]
     assert len(details["alternatives"]) == 10
     assert details["alternatives"][0]["slower_than_best"] == 1
-    assert read_json(tmp_path / "plan" / "plan.json") == details
+    assert details["kernels"][0].startswith("optimizer: ")
+    assert details["chosen"]["layout"]["name"] == "TP1 PP1 DP4 MBS1"
+    assert details["fits"]
+    assert details["campaign"] == {}
+    assert read_json(tmp_path / "plan" / "plan.json") == json.loads(json.dumps(details))
+    assert (tmp_path / "plan" / "plan.html").read_text().count("<figure") == 3  # no time can be told
+    assert (tmp_path / "plan" / "plan.png").is_file()
     assert outcome.outputs == {"plan.json": sha256_file(tmp_path / "plan" / "plan.json")}
 
 
@@ -90,6 +99,38 @@ def test_a_big_job_has_time_traffic_and_refusals(tmp_path: Path) -> None:
     reasons = [row["reason"] for row in details["refused"]]
     assert any(reason.startswith("must fit into 73.1 GiB of a rank") for reason in reasons)
     assert all(row["count"] > 0 and row["example"].startswith("TP") for row in details["refused"])
+    assert details["tried"] > details["fitting"] > 5
+    assert details["chosen"]["time_s"]["step"] <= metrics["step_time_s"]
+    assert details["front"][0]["slower_than_best"] == 1
+    assert len(details["passes"]) == 4
+    assert set(details["campaign"]) >= {"steps", "days", "GPU-hours", "energy", "failures", "best save_interval"}
+    assert details["campaign"]["steps"] == ["1,000"] * 2
+    assert not any("finish" in name for name in details["campaign"]), "a stage's result must not depend on the day"
+    assert 0.9 < metrics["campaign/goodput"] < 1
+    assert metrics["campaign/gpu_hours"] == pytest.approx(metrics["gpu_hours"] / metrics["campaign/goodput"])
+    energy = metrics["campaign/gpu_hours"] * 700 * 1.3 / 1e6
+    assert metrics["campaign/energy_mwh"] == pytest.approx(energy)
+
+
+def test_what_fits_by_less_than_the_models_error_is_warned_of(tmp_path: Path) -> None:
+    roomy = run(PlanConfig(gpu="h100"), stage(tmp_path, BIG))
+    assert roomy.details["warnings"] == []
+    tight = roomy.metrics["peak_gib"] / 0.98 + 6
+    (warning,) = run(PlanConfig(gpu="h100", memory_gib=tight), stage(tmp_path, BIG)).details["warnings"]
+    assert warning == (
+        "the fullest rank leaves 2.0% of its room, where the memory model may err by 5%; "
+        "use a smaller micro_batch_size, recomputation or more parallel ranks"
+    )
+
+
+def test_what_runs_on_another_machine_depends_on_what_is_there(tmp_path: Path) -> None:
+    slurm = Site(description="a cluster", executor="slurm", nodes=32, tasks_per_node=8, mem_gb=2000, timeout_min=600)
+    outcome = run(PlanConfig(gpu="h100"), replace(stage(tmp_path, BIG), site=slurm))
+    assert outcome.details["kernels"][0] == (
+        "optimizer: TransformerEngine FusedAdam where transformer_engine is importable, apex FusedAdam where apex is "
+        "importable, else torch AdamW; known when the job starts."
+    )
+    assert all(line.endswith(").") for line in outcome.details["kernels"][1:])
 
 
 def test_fp32_on_a_gpu_promises_no_speed(tmp_path: Path) -> None:
@@ -128,13 +169,11 @@ def test_a_device_must_be_known_or_described() -> None:
     assert _problems(PlanConfig(gpu="mi300x", memory_gib=190, peak_tflops=1300), BIG) == []
     (unknown,) = _problems(PlanConfig(gpu="h10"), BIG)
     assert unknown == (
-        "gpu: must be cpu, a100_40gb, a100_80gb, h100, h200, b200, but is 'h10'; "
-        "choose one, or give memory_gib and peak_tflops too"
+        f"gpu: must be cpu, {', '.join(DEVICES)}, but is 'h10'; choose one, or give memory_gib and peak_tflops too"
     )
     (missing,) = _problems(PlanConfig(), BIG)
     assert missing == (
-        "gpu: must name the GPU, as pretrain asks for 8 a node, but is 'cpu'; "
-        "choose one of a100_40gb, a100_80gb, h100, h200, b200"
+        f"gpu: must name the GPU, as pretrain asks for 8 a node, but is 'cpu'; choose one of {', '.join(DEVICES)}"
     )
 
 

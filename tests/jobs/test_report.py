@@ -90,19 +90,29 @@ def _tokenize() -> Values:
 
 
 def _plan() -> Values:
-    memory = {"parameters_gib": 0.002, "gradients_gib": 0.002, "optimizer_gib": 0.004, "activations_gib": 0.061}
+    memory = {
+        "parameters_gib": 0.002,
+        "gradients_gib": 0.002,
+        "optimizer_gib": 0.004,
+        "activations_gib": 0.061,
+        "buffers_gib": 0.0,
+    }
     details = {
         "layout": {"world_size": 4, "global_batch_size": 32, "seq_length": 256, "micro_batch_size": 8,
                    "tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2,
                    "virtual_pipeline_model_parallel_size": None, "name": "TP2 PP2 DP1 MBS8"},
-        "computed": {"data_parallel_size": 1, "num_microbatches": 4},
+        "computed": {"data_parallel_size": 1, "num_microbatches": 4, "bubble_fraction": 0.2},
+        "fits": True, "time_s": "measured at run time", "passes": [[1e9, 2e9], [1e9, 2e9]], "flops_per_step": 1.1e11,
+        "chosen": None, "tried": 60, "fitting": 2, "front": [], "cloud": [], "campaign": {}, "kernels": [],
         "memory_gib": 4.657, "reserve_gib": 1.0,
         "stages": [{"stage": number, **memory} for number in range(2)],
         "assumptions": ["FLOPs: matmuls only.", "Speed: measured at run time."],
         "warnings": ["num_microbatches 1 is below pipeline_model_parallel_size 2"],
         "alternatives": [
-            {"layout": "TP1 PP1 DP4 MBS8", "peak_gib": 0.12, "bubble_fraction": 0.0, "slower_than_best": 1.0},
-            {"layout": "TP2 PP2 DP1 MBS8", "peak_gib": 0.07, "bubble_fraction": 0.2, "slower_than_best": 1.31},
+            {"layout": "TP1 PP1 DP4 MBS8", "peak_gib": 0.12, "bubble_fraction": 0.0, "slower_than_best": 1.0,
+             "step_time_s": None},
+            {"layout": "TP2 PP2 DP1 MBS8", "peak_gib": 0.07, "bubble_fraction": 0.2, "slower_than_best": 1.31,
+             "step_time_s": None},
         ],
         "refused": [{"reason": "tensor_model_parallel_size 4 must divide num_query_groups 2; use 1 or 2", "count": 12,
                      "example": "TP4 PP1 DP1 MBS1"}],
