@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from corpus import tokenizer as tokenizers
 from corpus.modality import modality
+from corpus.packing import Document, Packing, plan
 from corpus.records import SPLITS, read_records, streams
 from corpus.shards import MANIFEST, ShardWriter
 from corpus.symbols import END, PAD, SYMBOL, plain
@@ -23,11 +24,12 @@ _TEXT_PER_STREAM = 20_000_000  # characters for training the BPE: more changes l
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A record's content, and the same as tagged text."""
+    """A record's content, and the same as tagged text; its label, in a stream of pairs."""
 
     modality: str
     content: dict[str, Any]
     text: str
+    label: tuple[int, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,7 @@ def write_shards(
     tokenizer: Tokenizer,
     shard_tokens: int,
     weights: Mapping[str, float] | None,
+    packing: Packing | None = None,
     progress: Callable[[int, int, str], None],
 ) -> tuple[dict[str, Any], Checks]:
     """Encodes every record and commits the shards; returns the manifest and the checks.
@@ -77,14 +80,15 @@ def write_shards(
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     checks = Checks()
-    found = streams(records)
+    packing = packing or plan(records, rate=0.0, seed=0)
+    found = packing.streams()
     entries: dict[str, dict[str, Any]] = {name: {} for name in found}
     jobs = [(name, split) for name in found for split in SPLITS]
     for number, (name, split) in enumerate(jobs):
         progress(number, len(jobs), f"{name} {split}: {checks.tokens:,} tokens")
         path = f"shards/{split}/{name}"
         writer = ShardWriter(partial / path, vocab_size=tokenizer.get_vocab_size(), shard_tokens=shard_tokens)
-        chars = _encode(_rendered(records, name, split), tokenizer, writer, checks)
+        chars = _encode(map(_render, packing.documents(name, split)), tokenizer, writer, checks)
         entries[name][split] = {"path": path, "chars": chars, **writer.close()}
     progress(len(jobs), len(jobs), f"{checks.tokens:,} tokens")
     if checks.round_trip_failures or checks.unknown:
@@ -120,10 +124,10 @@ def mixture(tokens: Mapping[str, int], weights: Mapping[str, float] | None) -> d
     return {name: value / sum(raw.values()) for name, value in raw.items() if value}
 
 
-def _rendered(records: Path, stream: str, split: str) -> Iterator[Rendered]:
-    for record in read_records(records, stream, split):
-        text = modality(record["modality"]).render(record["content"])
-        yield Rendered(modality=record["modality"], content=record["content"], text=text)
+def _render(document: Document) -> Rendered:
+    record = document.record
+    text = modality(record["modality"]).render(record["content"])
+    return Rendered(modality=record["modality"], content=record["content"], text=text, label=document.label)
 
 
 def _survey(records: Path) -> tuple[list[str], dict[str, list[str]]]:
@@ -138,7 +142,7 @@ def _survey(records: Path) -> tuple[list[str], dict[str, list[str]]]:
         declared |= dict.fromkeys(modality(stream.partition(".")[0]).SYMBOLS)
         texts[stream], size = [], 0
         for split in SPLITS:
-            for record in _rendered(records, stream, split):
+            for record in (_render(Document(record=record)) for record in read_records(records, stream, split)):
                 found.update(SYMBOL.findall(record.text))
                 if split == "train" and size < _TEXT_PER_STREAM:
                     texts[stream] += filter(None, SYMBOL.split(record.text))
@@ -158,8 +162,8 @@ def _encode(records: Iterable[Rendered], tokenizer: Tokenizer, writer: ShardWrit
     for batch in batched(records, _BATCH):
         encoded = [found.ids for found in tokenizer.encode_batch_fast([record.text for record in batch])]
         _check(batch, encoded, tokenizer, checks)
-        for ids in encoded:
-            writer.add([*ids, end])
+        for record, ids in zip(batch, encoded, strict=True):
+            writer.add([*ids, end], label=record.label)
         chars += sum(len(plain(record.text)) for record in batch)
     return chars
 

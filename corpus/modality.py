@@ -24,11 +24,13 @@ class Record:
         content: the modality's own fields, JSON values.
         group: records of one group are always in the same split.
         language: ISO 639-1 code of text; None for everything else.
+        pair: what translations of each other have in common; None for what has none.
     """
 
     content: Mapping[str, Any]
     group: str
     language: str | None = None
+    pair: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

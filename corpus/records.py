@@ -92,6 +92,7 @@ class Writer:
             "group": record.group,
             "language": record.language,
             "content": dict(record.content),
+            **({} if record.pair is None else {"pair": record.pair}),
         }
         self._write(f"records/{stream}.{split}.jsonl", line)
         return True

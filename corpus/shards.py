@@ -30,13 +30,15 @@ class ShardWriter:
         self._waiting: list[np.ndarray] = []
         self._waiting_tokens = 0
         self._offsets = array("q", [0])
+        self._labels: list[tuple[int, int]] = []
 
-    def add(self, ids: Iterable[int]) -> None:
-        """Appends one document, its end token included."""
+    def add(self, ids: Iterable[int], *, label: tuple[int, int] | None = None) -> None:
+        """Appends one document, its end token included; its label, of all documents or none, is group and language."""
         document = np.fromiter(ids, dtype=self._tokens.dtype)
         self._waiting.append(document)
         self._waiting_tokens += len(document)
         self._offsets.append(self._offsets[-1] + len(document))
+        self._labels += [] if label is None else [label]
         if self._waiting_tokens >= self._shard_tokens:
             self._flush(whole_shards=True)
 
@@ -45,6 +47,8 @@ class ShardWriter:
         self._flush(whole_shards=False)
         offsets = self._create("doc_offsets", "int64", 1 << 20)
         _append(offsets, np.array(self._offsets))
+        for name, values in zip(("doc_groups", "doc_languages"), zip(*self._labels, strict=True), strict=False):
+            _append(self._create(name, "int32", 1 << 20), np.array(values, np.int32))
         files = sha256_files(self._path)
         for name in files:
             fsync_file(self._path / name)
@@ -70,6 +74,7 @@ class TokenStream:
     path: Path
     length: int
     _opened: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.length
@@ -94,6 +99,26 @@ class TokenStream:
     def doc_offsets(self) -> np.ndarray:
         """Returns where documents begin, and where the last one ends, as int64 (documents + 1,)."""
         return np.asarray(zarr.open_array(self.path / "doc_offsets", mode="r")[:])
+
+    def ids(self, start: int, stop: int) -> np.ndarray:
+        """Returns document, group and language of tokens start to stop as int32 (3, stop - start).
+
+        Documents are numbered through the stream. Where tokenize packed no pairs, each is a group of its own.
+        """
+        offsets, groups, languages = self._documents()
+        documents = np.searchsorted(offsets, np.arange(start, stop), side="right") - 1
+        return np.stack([documents, groups[documents], languages[documents]]).astype(np.int32)
+
+    def _documents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if "documents" not in self._read:
+            count = zarr.open_array(self.path / "doc_offsets", mode="r").shape[0] - 1
+            labels = [
+                np.asarray(zarr.open_array(self.path / name, mode="r")[:]) if (self.path / name).is_dir() else usual
+                for name, usual in (("doc_groups", np.arange(count)), ("doc_languages", np.zeros(count, np.int32)))
+            ]
+            self._read["documents"] = (self.doc_offsets(), *labels)
+        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self._read["documents"]
+        return found
 
     def unigram_entropy(self) -> float:
         """Returns the entropy of the tokens' own frequencies, in nats a token: the loss of the best constant guess."""

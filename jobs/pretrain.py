@@ -3,13 +3,17 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from jobs import _start
+from jobs._course import CourseConfig
 from jobs._pace import costs
-from jobs._stage import STOPPED, Context, Outcome, Stage, StageConfig
+from jobs._stage import STOPPED, Context, Outcome, Stage
+from parallelism.batches import Batches
 from parallelism.layout import Layout, Recompute, problems
 from parallelism.presets import ModelShape, preset
 from slurm.resources import Spread
@@ -18,11 +22,14 @@ from slurm.site import Purpose
 _LOG_EVERY = 20
 
 
-class PretrainConfig(StageConfig):
+class PretrainConfig(CourseConfig):
     """The `pretrain:` section, in Megatron's words.
 
     Attributes:
         model: a named size of parallelism/presets.py.
+        start_from: a Hugging Face folder, from the repository, whose weights are the first ones.
+        attention_mask: what a token sees of the documents packed with its own: all of them, none, or with xlda those
+            that tokenize's `pairs` put beside it in another language.
         lr_decay_iters: steps until min_lr is reached; train_iters unless given.
         lr_wsd_decay_iters: how many of these the decay of "WSD" takes, after a constant rate.
         eval_samples: held-out windows of each stream in one validation.
@@ -34,8 +41,10 @@ class PretrainConfig(StageConfig):
     resumable: ClassVar[bool] = True
 
     model: str
+    start_from: str | None = None
     precision: Literal["fp32", "bf16"] = "bf16"
     seq_length: int = Field(ge=2)
+    attention_mask: Literal["causal", "document", "xlda"] = "causal"
     micro_batch_size: int = Field(default=1, ge=1)
     global_batch_size: int = Field(ge=1)
     train_iters: int = Field(ge=1)
@@ -94,9 +103,32 @@ class PretrainConfig(StageConfig):
         """Steps until min_lr is reached."""
         return self.lr_decay_iters or self.train_iters
 
-    def problems(self, context: Context) -> Iterable[str]:  # noqa: ARG002 - as every section
-        """Yields a layout that cannot be and a learning rate that cannot be followed."""
-        yield from problems(self.shape, layout=self.layout)
+    @property
+    def batches(self) -> Batches:
+        """The samples of every step."""
+        ramp = self.rampup_batch_size
+        return Batches(global_batch_size=self.global_batch_size, ramp=ramp.ramp if ramp else None)
+
+    def files(self, root: Path) -> Iterable[Path]:
+        """Yields the files that the first weights come from."""
+        return () if self.start_from is None else _start.files(root / self.start_from)
+
+    def problems(self, context: Context) -> Iterable[str]:
+        """Yields a layout that cannot be, a course that cannot be run and a learning rate that cannot be followed."""
+        tokenize = context.sections.get("tokenize")
+        unfit = [*problems(self.shape, layout=self.layout)]
+        course = [
+            *self.course_problems(
+                global_batch_size=self.global_batch_size,
+                decay_iters=self.decay_iters,
+                streams=getattr(tokenize, "mixture", None),
+            )
+        ]
+        yield from (*unfit, *course)
+        if self.start_from is not None:
+            yield from _start.problems(context.root / self.start_from, shape=self.shape, tokenize=tokenize)
+        if self.rampup_batch_size and not unfit and not course:
+            yield from self._ramp_problems()
         if self.min_lr > self.lr:
             yield f"min_lr: must be at most lr {self.lr:g}, but is {self.min_lr:g}; lower it"
         if self.lr_warmup_iters >= self.decay_iters:
@@ -104,7 +136,15 @@ class PretrainConfig(StageConfig):
                 f"lr_warmup_iters: must be below lr_decay_iters (train_iters unless given) {self.decay_iters}, "
                 f"but is {self.lr_warmup_iters}; lower it"
             )
+        if self.attention_mask == "xlda" and getattr(tokenize, "pairs", 1) == 0:
+            yield "attention_mask: must be causal or document where tokenize.pairs is 0, but is xlda; raise pairs"
         yield from self._wsd_problems()
+
+    def _ramp_problems(self) -> Iterable[str]:
+        for size in self.batches.sizes:
+            for line in problems(self.shape, layout=replace(self.layout, global_batch_size=size)):
+                yield f"rampup_batch_size: must only have sizes that fit the layout, but its {line}"
+                return
 
     def _wsd_problems(self) -> Iterable[str]:
         decay = self.lr_wsd_decay_iters
@@ -123,11 +163,11 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
         TrainingError: the loss is not finite.
     """
     from corpus.shards import MANIFEST, open_shards
-    from parallelism import device
+    from parallelism import device, kernels
     from slurm.files import sha256_file
 
     device.prepare()
-    from parallelism import launch, trainer
+    from parallelism import determinism, launch, trainer
 
     shards = open_shards(stage.root / "tokenize", share=(stage.rank, stage.world_size))
     found = problems(config.shape, layout=config.layout, vocab_size=shards.vocab_size)
@@ -135,22 +175,39 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
         raise ValueError("pretrain's layout must be possible, but " + "; ".join(found))
     manifest = sha256_file(shards.folder / MANIFEST)
     if stage.rank == 0:
+        print(*kernels.paths(), sep="\n", flush=True)
         stage.journal.dataset(name="shards", digest=manifest, source=str(shards.folder), context="training")
+    forced = {"deterministic": determinism.demand()} if config.deterministic else {}
     with launch.joined(launch.place()):
         _meet(stage)
+        first = _first_weights(config, shards)
+        recipe = _recipe(config, shards, data_digest=manifest, seed=stage.seed)
         result = trainer.train(
-            _recipe(config, shards, data_digest=manifest, seed=stage.seed),
+            replace(recipe, start_from_digest=first.digest) if first else recipe,
             layout=config.layout,
             schedule=_schedule(config),
             corpus=_corpus(shards),
             folder=stage.folder / "checkpoints",
             watcher=_Watcher(stage=stage),
-            facts={"run": stage.run, "code": _versions()},
+            facts={"run": stage.run, "code": _versions(), "kernels": _kernels(), **forced, **_start.told(first)},
+            start_from=first,
         )
     if result.stopped:
         print(f"stopped on request after step {result.step}; the same command goes on from {result.checkpoint.path}")
         sys.exit(STOPPED)
-    return _outcome(stage, shards, result) if stage.rank == 0 else Outcome(metrics={})
+    if stage.rank != 0:
+        return Outcome(metrics={})
+    outcome = _outcome(stage, shards, result, together=_together(config, shards))
+    return replace(outcome, inputs=_start.inputs(first))
+
+
+def _first_weights(config: PretrainConfig, shards: Any) -> Any:
+    """Returns the folder that training starts from, read once by all ranks together; none without one."""
+    if config.start_from is None:
+        return None
+    from jobs._run import ROOT
+
+    return _start.read(ROOT / config.start_from, tokenizer=shards.folder / "tokenizer" / "tokenizer.json")
 
 
 def _meet(stage: Stage) -> None:
@@ -190,12 +247,14 @@ def _recipe(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int)
 
     same = (
         *("shape", "precision", "seq_length", "global_batch_size", "lr", "min_lr", "lr_decay_style", "lr_warmup_iters"),
-        *("weight_decay", "adam_beta1", "adam_beta2", "clip_grad"),
+        *("weight_decay", "adam_beta1", "adam_beta2", "clip_grad", "setbacks", "attention_mask"),
     )
     return Recipe(
         **{name: getattr(config, name) for name in same},
         lr_decay_iters=config.decay_iters,
         lr_wsd_decay_iters=config.lr_wsd_decay_iters or 0,
+        rampup_batch_size=config.batches.ramp,
+        phases=tuple((phase.start_iter, phase.mixture) for phase in config.phases),
         vocab_size=shards.vocab_size,
         mixture={name: weight for name, weight in shards.mixture.items() if weight > 0},
         data_digest=data_digest,
@@ -206,7 +265,10 @@ def _recipe(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int)
 def _schedule(config: PretrainConfig) -> Any:
     from parallelism.trainer import Schedule
 
-    names = ("train_iters", "eval_interval", "eval_samples", "save_interval", "keep_checkpoints")
+    names = (
+        *("train_iters", "eval_interval", "eval_samples", "save_interval", "keep_checkpoints"),
+        *("async_save", "stats_interval", "profile_steps"),
+    )
     return Schedule(**{name: getattr(config, name) for name in names})
 
 
@@ -220,13 +282,29 @@ def _corpus(shards: Any) -> Any:
     )
 
 
+def _kernels() -> dict[str, str]:
+    from parallelism import kernels
+
+    return {kernel.operation: kernel.used for kernel in kernels.paths()}
+
+
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("medscale", "torch", "megatron-core")}
 
 
-def _outcome(stage: Stage, shards: Any, result: Any) -> Outcome:
+def _together(config: PretrainConfig, shards: Any) -> dict[str, float]:
+    """How often training met two languages together; nothing where tokenize packed no pairs."""
+    from corpus.packing import shares
+
+    if not any("+" in name for name in shards.mixture):
+        return {}
+    found = shares(shards, seq_length=config.seq_length, attention_mask=config.attention_mask)
+    return {f"packing/{name}": share for name, share in found.items()}
+
+
+def _outcome(stage: Stage, shards: Any, result: Any, *, together: Mapping[str, float]) -> Outcome:
     from slurm.files import sha256_file
 
     manifest = result.checkpoint.path / "manifest.json"
@@ -238,6 +316,7 @@ def _outcome(stage: Stage, shards: Any, result: Any) -> Outcome:
             **{f"valid/unigram_entropy/{name}": row["unigram_entropy"] for name, row in table.items()},
             "train/peak_tflops": result.peak_tflops,
             **result.rates,
+            **together,
         },
         outputs={str(manifest.relative_to(stage.folder)): sha256_file(manifest)},
         details={
@@ -249,6 +328,9 @@ def _outcome(stage: Stage, shards: Any, result: Any) -> Outcome:
             },
             "resumed_from": result.resumed_from,
             "set_aside": list(result.refused),
+            "skipped": list(result.history.skipped),
+            "rewinds": [list(pair) for pair in result.history.rewinds],
+            "kernels": _kernels(),
         },
     )
 

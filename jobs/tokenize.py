@@ -19,12 +19,14 @@ class TokenizeConfig(StageConfig):
         tokenizer: a trained tokenizer to extend, from the repository; none is trained then.
         shard_tokens: tokens in one file.
         mixture: stream -> weight in training; by the square root of its tokens when not given.
+        pairs: share of translated pairs that are packed side by side in a stream of their own, text.en+ko.
     """
 
     vocab_size: Annotated[int, Field(ge=512, le=1 << 20)] | None = None
     tokenizer: str | None = None
     shard_tokens: Annotated[int, Field(ge=1 << 16, multiple_of=1 << 16)] = 1 << 24
     mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    pairs: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _sized(self) -> "TokenizeConfig":
@@ -53,6 +55,7 @@ class TokenizeConfig(StageConfig):
 def run(config: TokenizeConfig, stage: Stage) -> Outcome:
     """Makes the tokenizer, encodes every record, checks every round trip and commits the shards."""
     from corpus.encoding import make_tokenizer, write_shards
+    from corpus.packing import plan
     from corpus.shards import open_shards
     from jobs._run import ROOT
 
@@ -66,6 +69,7 @@ def run(config: TokenizeConfig, stage: Stage) -> Outcome:
         tokenizer=tokenizer,
         shard_tokens=config.shard_tokens,
         weights=config.mixture,
+        packing=plan(records, rate=config.pairs, seed=stage.seed),
         progress=stage.progress,
     )
     seconds = time.perf_counter() - started

@@ -10,8 +10,10 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
     FullyParallelLoadStrategyWrapper,
     FullyParallelSaveStrategyWrapper,
 )
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from parallelism._patches import saved_without_manager
@@ -49,38 +52,131 @@ class Found:
     refused: tuple[str, ...]
 
 
-def save(folder: Path, *, step: int, states: dict[str, Any], facts: Mapping[str, Any]) -> Checkpoint:
-    """Saves `states` as the checkpoint of `step` in `folder`; every rank must call it.
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """A checkpoint on its way: every rank knows what it writes, and writes.
+
+    Attributes:
+        path: where the files lie until they are whole.
+        committed: where they will lie.
+        files: what this rank wrote, each with its digest and size, once it is on disk.
+        finish: what Megatron does when all ranks have written.
+    """
+
+    path: Path
+    committed: Path
+    step: int
+    files: "Future[dict[str, dict[str, Any]]]"
+    finish: Callable[[], None]
+
+
+def begin(folder: Path, *, step: int, states: dict[str, Any], background: bool, live: Iterable[Tensor] = ()) -> Writing:
+    """Begins to save `states` as the checkpoint of `step` in `folder`; every rank must call it, and then `commit`.
 
     Args:
         folder: where the checkpoints of one training lie.
         step: optimizer steps done.
         states: Megatron's sharded states.
-        facts: what the manifest tells about the run besides the files (JSON values).
-
-    Raises:
-        OSError: a rank could not write its part, on every rank; nothing has been committed.
+        background: whether to copy them to host memory and write from a thread, so that training can go on; otherwise
+            everything is written on return.
+        live: the tensors that training changes; what Megatron has copied already is not copied again.
     """
     unfinished = Path(_from_rank_0(str(folder / f"{_UNFINISHED}{step}-{uuid.uuid4().hex[:12]}")))
     if dist.get_rank() == 0:
         unfinished.mkdir(parents=True)
     dist.barrier()
     with saved_without_manager(), _told_as_disk_error(folder, step):
-        dist_checkpointing.save(states, str(unfinished), _save_strategy())
-    gathered: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(gathered, _hash_own_files(unfinished))
-    committed = folder / f"step_{step:08d}"
+        request = dist_checkpointing.save(
+            states, str(unfinished), _save_strategy(), async_sharded_save=True, async_strategy="mcore"
+        )
+    changing = frozenset(tensor.untyped_storage().data_ptr() for tensor in live) if background else frozenset()
+    write = partial(_write, unfinished, write=_writer(request, changing=changing), rank=dist.get_rank())
+    workers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+    files = workers.submit(write)
+    workers.shutdown(wait=not background)
+    return Writing(
+        path=unfinished,
+        committed=folder / f"step_{step:08d}",
+        step=step,
+        files=files,
+        finish=partial(_finish, tuple(request.finalize_fns)),
+    )
+
+
+def commit(writing: Writing, *, facts: Mapping[str, Any]) -> Checkpoint:
+    """Waits until all ranks have written and makes the checkpoint appear under its name; every rank must call it.
+
+    Args:
+        writing: what `begin` returned.
+        facts: what the manifest tells about the run besides the files (JSON values).
+
+    Raises:
+        OSError: a rank could not write its part, on every rank; nothing has been committed.
+    """
+    wait([writing.files])
+    with _told_as_disk_error(writing.committed.parent, writing.step):
+        writing.finish()
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, _own_files(writing))
+        if None in gathered:
+            raise CheckpointException("hash", {})
     facts = {
         "format": FORMAT,
-        "step": step,
+        "step": writing.step,
         **facts,
         "files": {name: entry for part in gathered for name, entry in part.items()},
     }
     manifest = {**facts, "digest": digest(facts)}
     if dist.get_rank() == 0:
-        _commit(unfinished, committed, manifest)
+        _commit(writing.path, writing.committed, manifest)
     dist.barrier()
-    return Checkpoint(path=committed, step=step, digest=manifest["digest"])
+    return Checkpoint(path=writing.committed, step=writing.step, digest=manifest["digest"])
+
+
+def _writer(request: Any, *, changing: frozenset[int]) -> Callable[[], None]:
+    """Returns what writes this rank's files from host memory, of which nothing lies in the storages `changing`."""
+    if request.async_fn is None:
+        return lambda: None
+    rank, buckets, results = request.async_fn_args
+    hosted = request.preload_fn()
+    hosted = [
+        (path, name, (objects, [(item, _apart(tensor, changing)) for item, tensor in tensors]))
+        for path, name, (objects, tensors) in hosted
+    ]
+    buckets[:] = [(path, name, ([], [])) for path, name, _ in buckets]  # Megatron only counts them from here on
+    return partial(request.async_fn, rank, hosted, results, **request.async_fn_kwargs)
+
+
+def _apart(tensor: Tensor, changing: frozenset[int]) -> Tensor:
+    return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
+
+
+def _write(folder: Path, *, write: Callable[[], None], rank: int) -> dict[str, dict[str, Any]]:
+    """Writes this rank's shards, makes them durable and hashes them."""
+    write()
+    return _hashed(path for path in folder.glob(f"__{rank}_*"))
+
+
+def _finish(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()
+
+
+def _own_files(writing: Writing) -> dict[str, dict[str, Any]] | None:
+    """Returns the digests of this rank's files, on rank 0 the common ones too; None where one could not be read."""
+    try:
+        shards = writing.files.result()
+        common = [path for path in writing.path.iterdir() if not path.name.startswith("__")]
+        return {**shards, **_hashed(common)} if dist.get_rank() == 0 else shards
+    except OSError:
+        return None
+
+
+def _hashed(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    found = sorted(paths)
+    for path in found:
+        fsync_file(path)
+    return {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in found}
 
 
 @contextlib.contextmanager
@@ -120,6 +216,11 @@ def newest(folder: Path, *, identity: str | None = None) -> Found:
             path.rename(folder / f"{_ASIDE}{name}-{uuid.uuid4().hex[:12]}")
             fsync_folder(folder)
     return Found(checkpoint=None, refused=tuple(refused))
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what the manifest of a checkpoint tells about the run besides the files."""
+    return dict(read_json(checkpoint.path / MANIFEST))
 
 
 def load(checkpoint: Checkpoint, *, states: dict[str, Any]) -> dict[str, Any]:
@@ -162,17 +263,6 @@ def _load_strategy(path: Path) -> Any:
     strategy = dist_checkpointing.serialization.get_default_load_sharded_strategy(str(path))
     group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     return FullyParallelLoadStrategyWrapper(strategy, group) if group.size() > 1 else strategy
-
-
-def _hash_own_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Makes durable and hashes the files that this rank wrote: its own shards, and on rank 0 the common ones."""
-    rank = dist.get_rank()
-    shards = re.compile(r"__(\d+)_\d+\.distcp")
-    owner = {path: int(match[1]) if (match := shards.fullmatch(path.name)) else 0 for path in folder.iterdir()}
-    mine = sorted(path for path, writer in owner.items() if writer == rank)
-    for path in mine:
-        fsync_file(path)
-    return {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in mine}
 
 
 def _commit(unfinished: Path, committed: Path, manifest: Mapping[str, Any]) -> None:

@@ -3,20 +3,25 @@
 Samples come in blocks of BLOCK. Every block holds the same number of samples of each stream (its quota), in an order
 drawn for that block. The k-th sample of a stream is a window of seq_length + 1 tokens; within one pass over the stream
 every window comes exactly once, in an order drawn for that pass. Nothing is stored and nothing is as long as the data.
+
+A later phase with another mixture begins blocks of its own at its first sample; its streams go on where they were.
 """
 
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1024
 """Samples in a block, and so the finest share of a mixture: 1/1024."""
+
+AttentionMask = Literal["causal", "document", "xlda"]
+"""What a token sees of the documents packed with its own (docs/xlda.md): all, none, its translations."""
 
 PADDING = -1
 """Stands for a sample that is not there: its tokens count nothing. It fills the last batch of a validation."""
@@ -37,6 +42,14 @@ class TokenStream(Protocol):
         ...
 
 
+class DocumentStream(TokenStream, Protocol):
+    """A stream that also knows its documents; masks other than "causal" need one."""
+
+    def ids(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Returns document, group and language of the tokens at [start, stop), (3, tokens); only languages fall."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One training sample: window `window` of stream number `stream`, or PADDING."""
@@ -54,12 +67,14 @@ class Batch:
         labels: (samples, seq_length) int64, the token that follows each.
         mask: (samples, seq_length) float32, 1 where a label exists.
         streams: (samples,) int64, the stream of each sample.
+        ids: (samples, 3, seq_length) int32, document, group and language of each token; None for a causal mask.
     """
 
     tokens: NDArray[np.int64]
     labels: NDArray[np.int64]
     mask: NDArray[np.float32]
     streams: NDArray[np.int64]
+    ids: NDArray[np.int32] | None = None
 
 
 def quotas(mixture: Mapping[str, float]) -> dict[str, int]:
@@ -123,34 +138,56 @@ def _key(*parts: object) -> int:
 
 @dataclass(frozen=True)
 class Order:
-    """The endless sequence of training samples of a mixture.
+    """The endless sequence of training samples of a mixture, and of the mixtures after it.
 
     Attributes:
         seed: what is drawn depends on it.
         quota: samples of each stream in a block, by name; streams are numbered in this order.
         sizes: windows of each stream, by name.
+        start: the first sample of this mixture.
+        taken: samples of each stream before `start`; none where that is 0.
+        after: the order that holds from its own `start` on.
     """
 
     seed: int
     quota: tuple[tuple[str, int], ...]
     sizes: tuple[tuple[str, int], ...]
+    start: int = 0
+    taken: tuple[int, ...] = ()
+    after: "Order | None" = None
 
     def sample(self, index: int) -> Sample:
         """Returns sample number `index`."""
-        block, offset = divmod(index, BLOCK)
-        places = _block(self.seed, block, self.quota)
+        if self.after and index >= self.after.start:
+            return self.after.sample(index)
+        block, offset = divmod(index - self.start, BLOCK)
+        places = _block(self.seed, self.start, block, quota=self.quota)
         stream, turn = int(places[0][offset]), int(places[1][offset])
         name, count = self.quota[stream]
         size = self.sizes[stream][1]
-        epoch, position = divmod(block * count + turn, size)
+        before = self.taken[stream] if self.taken else 0
+        epoch, position = divmod(before + block * count + turn, size)
         return Sample(stream=stream, window=permute(position, size=size, key=_key(self.seed, name, epoch)))
+
+    def counts(self, index: int) -> tuple[int, ...]:
+        """Returns how many of the samples before `index`, a sample of this mixture, each stream has given."""
+        block, offset = divmod(index - self.start, BLOCK)
+        begun = np.bincount(
+            _block(self.seed, self.start, block, quota=self.quota)[0][:offset], minlength=len(self.quota)
+        )
+        before = self.taken or (0,) * len(self.quota)
+        return tuple(
+            taken + block * count + int(some) for taken, (_, count), some in zip(before, self.quota, begun, strict=True)
+        )
 
 
 @lru_cache(maxsize=4)
-def _block(seed: int, block: int, quota: tuple[tuple[str, int], ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _block(
+    seed: int, start: int, block: int, *, quota: tuple[tuple[str, int], ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns each place's stream number, and how many samples of that stream came before it in the block."""
     numbered = np.repeat(np.arange(len(quota)), [count for _, count in quota])
-    key = _key(seed, "block", block)
+    key = _key(seed, "block", *([start] if start else []), block)
     drawn = np.array([_mix(key ^ place) for place in range(BLOCK)], dtype=np.uint64)
     streams = numbered[np.argsort(drawn, kind="stable")]
     turns = np.zeros(BLOCK, dtype=np.int64)
@@ -159,21 +196,46 @@ def _block(seed: int, block: int, quota: tuple[tuple[str, int], ...]) -> tuple[N
     return streams, turns
 
 
-def order(streams: Mapping[str, TokenStream], *, mixture: Mapping[str, float], seq_length: int, seed: int) -> Order:
+def order(
+    streams: Mapping[str, TokenStream],
+    *,
+    mixture: Mapping[str, float],
+    seq_length: int,
+    seed: int,
+    phases: Sequence[tuple[int, Mapping[str, float]]] = (),
+) -> Order:
     """Returns the order of training samples.
 
+    Args:
+        streams: what mixtures name.
+        mixture: each stream's share of the samples.
+        seq_length: tokens that a window predicts.
+        seed: what is drawn depends on it.
+        phases: later mixtures, each with its first sample, ascending; a stream goes on where it was.
+
     Raises:
-        ValueError: the mixture is wrong, or names a stream without tokens to predict.
+        ValueError: a mixture is wrong, or names a stream that is not there or has no tokens to predict.
     """
-    quota = quotas(mixture)
-    sizes = {name: windows(len(streams[name]), seq_length=seq_length) for name in quota}
+    shares = [quotas(each) for each in (mixture, *(later for _, later in phases))]
+    names = sorted({name for share in shares for name in share})
+    unknown = [name for name in names if name not in streams]
+    if unknown:
+        raise ValueError(
+            f"a mixture must name streams of {', '.join(sorted(streams))}, but names {unknown[0]}; correct it"
+        )
+    sizes = {name: windows(len(streams[name]), seq_length=seq_length) for name in names}
     empty = [name for name, size in sizes.items() if size < 1]
     if empty:
         raise ValueError(
             f"every stream must have 2 tokens or more, but {empty[0]} has {len(streams[empty[0]])}; "
             "leave it out of the mixture"
         )
-    return Order(seed, tuple(quota.items()), tuple(sizes.items()))
+    stretches: list[Order] = []
+    for start, share in zip((0, *(first for first, _ in phases)), shares, strict=True):
+        quota = tuple((name, share.get(name, 0)) for name in names)
+        taken = stretches[-1].counts(start) if stretches else ()
+        stretches.append(Order(seed, quota, tuple(sizes.items()), start, taken))
+    return reduce(lambda later, earlier: replace(earlier, after=later), reversed(stretches))
 
 
 def validation(
@@ -204,7 +266,9 @@ def share(samples: Sequence[Sample], *, rank: int, size: int, micro_batch_size: 
         yield samples[mine : mine + micro_batch_size]
 
 
-def read(samples: Sequence[Sample], *, streams: Sequence[TokenStream], seq_length: int) -> Batch:
+def read(
+    samples: Sequence[Sample], *, streams: Sequence[TokenStream], seq_length: int, mode: AttentionMask = "causal"
+) -> Batch:
     """Reads the tokens of `samples`; a window that ends with its stream is filled with token 0, masked."""
     tokens = np.zeros((len(samples), seq_length + 1), dtype=np.int64)
     mask = np.zeros((len(samples), seq_length), dtype=np.float32)
@@ -216,4 +280,25 @@ def read(samples: Sequence[Sample], *, streams: Sequence[TokenStream], seq_lengt
         tokens[row, : len(found)] = found
         mask[row, : len(found) - 1] = 1
     numbers = np.array([sample.stream for sample in samples], dtype=np.int64)
-    return Batch(tokens=tokens[:, :-1], labels=tokens[:, 1:], mask=mask, streams=numbers)
+    ids = read_ids(samples, streams=streams, seq_length=seq_length, mode=mode)
+    return Batch(tokens=tokens[:, :-1], labels=tokens[:, 1:], mask=mask, streams=numbers, ids=ids)
+
+
+def read_ids(
+    samples: Sequence[Sample], *, streams: Sequence[TokenStream], seq_length: int, mode: AttentionMask
+) -> NDArray[np.int32] | None:
+    """Reads the ids of `samples` (Batch.ids); what fills a window is a document of its own."""
+    if mode == "causal":
+        return None
+    ids = np.zeros((len(samples), 3, seq_length), dtype=np.int32)
+    for row, sample in enumerate(samples):
+        if sample.window == PADDING:
+            continue
+        start = sample.window * seq_length
+        stream = cast(DocumentStream, streams[sample.stream])
+        found = stream.ids(start, min(start + seq_length, len(stream)))
+        ids[row, :, : found.shape[1]] = found
+        ids[row, :2, found.shape[1] :] = found[:2, -1:] + 1
+    if mode == "document":
+        ids[:, 1] = ids[:, 0]
+    return ids

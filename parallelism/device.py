@@ -86,12 +86,26 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[None]:
-    """Lets the CPU answer what Megatron asks of torch.cuda, in this thread; does nothing on a machine with a GPU."""
-    if has_gpu():
-        yield
-        return
+    """Lets the CPU answer what Megatron asks of torch.cuda, in this thread; on a GPU only rotation is answered here."""
+    from megatron.core.fusions import fused_bias_swiglu
+    from megatron.core.models.common.embeddings import rope_utils
     from megatron.core.tensor_parallel import random as megatron_random
 
+    from parallelism import elementwise
+
+    with _replaced(rope_utils, {"_apply_rotary_pos_emb_bshd": elementwise.rotated}):
+        if has_gpu():
+            yield
+            return
+        with _cpu_answers(fused_bias_swiglu, megatron_random):
+            yield
+
+
+@contextlib.contextmanager
+def _cpu_answers(fused_bias_swiglu: Any, megatron_random: Any) -> Iterator[None]:
+    from parallelism import elementwise
+
+    activation = {"swiglu": elementwise.swiglu, "swiglu_back": elementwise.swiglu_back}
     generator = {
         "_get_cuda_rng_state": lambda *_, **__: torch.get_rng_state(),
         "_set_cuda_rng_state": lambda state, *_, **__: torch.set_rng_state(state),
@@ -101,6 +115,7 @@ def stand_in() -> Iterator[None]:
         _replaced(torch.cuda, _CUDA_ANSWERS),
         _replaced(torch.distributed, exchange),
         _replaced(megatron_random, generator),
+        _replaced(fused_bias_swiglu, activation),
         _CpuForCuda(),
     ):
         yield

@@ -2,22 +2,28 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
+from torch import Tensor
 
-from parallelism import checkpoint, model
-from parallelism._patches import allocate_adam_state, loadable_adam_state
-from parallelism.checkpoint import Checkpoint
+from parallelism import checkpoint, importer, model
+from parallelism._patches import allocate_adam_state, joined_with_padding, loadable_adam_state
+from parallelism.batches import Batches, Ramp
+from parallelism.checkpoint import Checkpoint, Writing
+from parallelism.data import AttentionMask
+from parallelism.importer import Source
 from parallelism.layout import Layout, Precision
 from parallelism.presets import ModelShape
+from parallelism.setbacks import Policy
 from slurm.files import digest
 
 
@@ -28,8 +34,13 @@ class Recipe:
     Attributes:
         data_digest: the digest of the token shards' manifest.
         mixture: each stream's share of the samples.
+        attention_mask: what a token sees of the documents packed with its own.
         lr_decay_iters: steps after which the learning rate stays at min_lr.
         lr_wsd_decay_iters: how many of these the decay of "WSD" takes; before, the rate is constant.
+        rampup_batch_size: how the batch grows to global_batch_size.
+        phases: later mixtures, each with its first step.
+        setbacks: what is done about a loss that jumps or is no number.
+        start_from_digest: of the Hugging Face folder that the first weights come from; empty where they are drawn.
     """
 
     shape: ModelShape
@@ -50,6 +61,16 @@ class Recipe:
     adam_beta1: float
     adam_beta2: float
     clip_grad: float
+    attention_mask: AttentionMask = "causal"
+    rampup_batch_size: Ramp | None = None
+    phases: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    setbacks: Policy = field(default_factory=Policy)
+    start_from_digest: str = ""
+
+    @property
+    def batches(self) -> Batches:
+        """The samples of every step."""
+        return Batches(global_batch_size=self.global_batch_size, ramp=self.rampup_batch_size)
 
     @property
     def identity(self) -> str:
@@ -100,6 +121,19 @@ def build(recipe: Recipe, *, layout: Layout) -> Learner:
     return Learner(chunks=chunks, optimizer=optimizer, scheduler=_scheduler(recipe, optimizer))
 
 
+def start_from(learner: Learner, *, source: Source, recipe: Recipe) -> None:
+    """Sets the first weights to those of a Hugging Face folder; the optimizer begins as new.
+
+    Raises:
+        HFError: it is another model, or damaged.
+    """
+    importer.require(source, shape=recipe.shape, vocab_size=recipe.vocab_size)
+    with gathered(learner):
+        for chunk in learner.chunks:
+            importer.fill(unwrap_model(chunk), source=source)
+        learner.optimizer.reload_model_params()
+
+
 def _wrapped(bare: Sequence[MegatronModule], *, overlap: bool) -> list[DistributedDataParallel]:
     """Gives the chunks gradient buffers; `overlap` hides their reduction behind the backward pass."""
     config = bare[0].config
@@ -146,11 +180,31 @@ def clear_gradients(learner: Learner) -> None:
     learner.optimizer.zero_grad()
 
 
-def update(learner: Learner) -> tuple[float, float]:
-    """Applies the gradients; returns (their norm over the whole model before clipping, the learning rate used)."""
+def router_biases(learner: Learner) -> list[tuple[Tensor, Tensor]]:
+    """Returns each router's bias with a copy of it: Megatron changes it in the pass that makes the gradients."""
+    buffers = [buffer for chunk in learner.chunks for name, buffer in chunk.named_buffers() if "expert_bias" in name]
+    return [(buffer, buffer.clone()) for buffer in buffers]
+
+
+def gradient_norm(learner: Learner) -> float:
+    """Returns the norm of the gradients over the whole model, the same on every rank; call it once, before `update`."""
+    learner.optimizer.prepare_grads()
+    return float(learner.optimizer.get_grad_norm())
+
+
+def update(learner: Learner, *, norm: float) -> None:
+    """Clips the gradients, whose norm is `norm`, and applies them: what Megatron's step() does, once it is wanted."""
+    for single in chained(learner.optimizer):
+        weights = [] if single.is_stub_optimizer else single.get_parameters()
+        if weights:
+            clip_grad_by_total_norm_fp32(weights, max_norm=single.config.clip_grad, total_norm=norm)
+    learner.optimizer.step_with_ready_grads()
+
+
+def advance_rate(learner: Learner) -> float:
+    """Sets the learning rate of the next step, which it counts, and returns it."""
     learner.scheduler.step(1)
-    _, norm, _ = learner.optimizer.step()
-    return float(norm), float(max(group["lr"] for group in learner.optimizer.param_groups))
+    return float(max(group["lr"] for group in learner.optimizer.param_groups))
 
 
 @contextlib.contextmanager
@@ -174,8 +228,24 @@ def save(learner: Learner, *, folder: Path, step: int, facts: Mapping[str, Any])
 
     The step is the rest of the state: data order and schedule are functions of it, and nothing draws random numbers.
     """
+    return checkpoint.commit(begin_save(learner, folder=folder, step=step, background=False), facts=facts)
+
+
+def begin_save(learner: Learner, *, folder: Path, step: int, background: bool) -> Writing:
+    """Begins to save what there is now; every rank must call it. With `background`, training may go on meanwhile."""
     with gathered(learner):
-        return checkpoint.save(folder, step=step, states=_states(learner, loading=False), facts=facts)
+        states = _states(learner, loading=False)
+        return checkpoint.begin(folder, step=step, states=states, background=background, live=_live(learner))
+
+
+def _live(learner: Learner) -> Iterator[Tensor]:
+    """Yields what training changes: weights, what else a model keeps, and what the optimizers keep."""
+    for chunk in learner.chunks:
+        yield from chunk.parameters()
+        yield from unwrap_model(chunk).buffers()  # DDP has another thing of that name
+    for inner in _inner(learner.optimizer):
+        yield from (weight for group in inner.param_groups for weight in group["params"])
+        yield from (item for state in inner.state.values() for item in state.values() if isinstance(item, Tensor))
 
 
 def restore(learner: Learner, *, found: Checkpoint) -> None:
@@ -184,8 +254,9 @@ def restore(learner: Learner, *, found: Checkpoint) -> None:
         states = checkpoint.load(found, states=_states(learner, loading=True))
         for number, chunk in enumerate(learner.chunks):
             unwrap_model(chunk).load_state_dict(states[f"model{number}"])
-        for number, single in enumerate(_chained(learner.optimizer)):
+        for number, single in enumerate(chained(learner.optimizer)):
             single.load_state_dict(_own_state(single, states["optimizer"], number=number))
+    learner.scheduler.num_steps = 0
     learner.scheduler.step(found.step)
 
 
@@ -195,10 +266,12 @@ def _states(learner: Learner, *, loading: bool) -> dict[str, Any]:
         f"model{number}": unwrap_model(chunk).sharded_state_dict(metadata=metadata)
         for number, chunk in enumerate(learner.chunks)
     }
-    optimizers = {
-        number: single.sharded_state_dict(models, is_loading=loading, metadata=metadata)
-        for number, single in enumerate(_chained(learner.optimizer))
-    }
+    single = chained(learner.optimizer)
+    with joined_with_padding(*single):
+        optimizers = {
+            number: one.sharded_state_dict(models, is_loading=loading, metadata=metadata)
+            for number, one in enumerate(single)
+        }
     return {**models, "optimizer": optimizers}
 
 
@@ -215,11 +288,11 @@ def _own_state(single: MegatronOptimizer, loaded: Mapping[int, Mapping[str, Any]
     return {**loaded[0], **loaded[number], "optimizer": {**own, "param_groups": groups}}
 
 
-def _chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
+def chained(optimizer: MegatronOptimizer) -> list[MegatronOptimizer]:
     """Returns Megatron's single optimizers: one, and one for experts that are spread over ranks."""
     return list(getattr(optimizer, "chained_optimizers", [optimizer]))
 
 
 def _inner(optimizer: MegatronOptimizer) -> list[torch.optim.Optimizer]:
     """Returns the torch optimizers that Megatron's single ones drive."""
-    return [single.optimizer for single in _chained(optimizer)]
+    return [single.optimizer for single in chained(optimizer)]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from parallelism import device
 from parallelism.attention import CausalAttention
+from parallelism.elementwise import rms_norm
 from parallelism.latent import LatentAttention
 from parallelism.layout import Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
@@ -29,7 +30,7 @@ _DRAW_ROWS = 1024
 """Rows of a weight that are drawn at once: memory stays small, and a rank skips the rows that others hold."""
 
 
-class Norm(torch.nn.RMSNorm):
+class Norm(torch.nn.Module):
     """RMSNorm that tells Megatron to sum its gradient over the ranks that each see a part of the sequence.
 
     Megatron's own choice refuses sequence parallelism, and is made for LayerNorm alone where apex is installed.
@@ -37,8 +38,16 @@ class Norm(torch.nn.RMSNorm):
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
         """Takes the arguments that Megatron builds norms with."""
-        super().__init__(hidden_size, eps=eps, device=device.current(), dtype=config.params_dtype)
+        super().__init__()
+        self.eps = eps
+        self.weight = torch.nn.Parameter(torch.ones(hidden_size, device=device.current(), dtype=config.params_dtype))
         setattr(self.weight, "sequence_parallel", config.sequence_parallel)  # noqa: B010 - a mark that Megatron reads
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Returns values / rms x weight over the last dimension; a GPU has one kernel for it."""
+        if values.is_cuda:
+            return torch.nn.functional.rms_norm(values, self.weight.shape, self.weight, self.eps)
+        return rms_norm(values, self.weight, eps=self.eps)
 
 
 def transformer_config(shape: ModelShape, *, layout: Layout, precision: Precision) -> TransformerConfig:
@@ -66,9 +75,8 @@ def transformer_config(shape: ModelShape, *, layout: Layout, precision: Precisio
         perform_initialization=False,
         cuda_graph_modules=[],  # none is captured; Megatron's own default makes it warn
         calculate_per_token_loss=True,
-        # torch.compile builds these fusions on a GPU; on a CPU they cost 15 s and give no speed.
-        bias_activation_fusion=device.has_gpu(),
-        bias_dropout_fusion=device.has_gpu(),
+        bias_activation_fusion=True,  # on a CPU its kernels are those of elementwise.py
+        bias_dropout_fusion=device.has_gpu(),  # torch.compile builds it; on a CPU that takes 15 s and gives no speed
         # These need kernels that only apex or TransformerEngine bring.
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
@@ -210,7 +218,7 @@ def set_first_weights(chunk: MegatronModule, *, num_layers: int, hidden_size: in
     those that write into the residual stream are divided by sqrt(2 num_layers) (GPT-2). Norms are 1 and biases 0.
     """
     deviation = math.sqrt(2 / (5 * hidden_size))
-    for name, whole_columns, offsets, local in _parts(chunk):
+    for name, whole_columns, offsets, local in parts(chunk):
         if local.ndim == 1:
             local.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
@@ -219,7 +227,7 @@ def set_first_weights(chunk: MegatronModule, *, num_layers: int, hidden_size: in
         _draw(local, key=f"{seed}/{name}", offsets=offsets, columns=whole_columns, scale=scale)
 
 
-def _parts(chunk: MegatronModule) -> Iterator[tuple[str, int, tuple[int, ...], Tensor]]:
+def parts(chunk: MegatronModule) -> Iterator[tuple[str, int, tuple[int, ...], Tensor]]:
     """Yields (layer/name, columns of the whole tensor, place in it, this rank's part) for each parameter."""
     states = chunk.sharded_state_dict(metadata=sharded_metadata())
     apply_factories(states)

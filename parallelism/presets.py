@@ -184,6 +184,7 @@ PRESETS: Mapping[str, ModelShape] = {
         num_query_groups=4,
         kv_channels=32,
         max_position_embeddings=2048,
+        layernorm_epsilon=1e-6,
         latent=LatentAttention(kv_lora_rank=64, qk_head_dim=32, qk_pos_emb_head_dim=16, v_head_dim=32),
         experts=Experts(
             num_moe_experts=4, moe_router_topk=2, moe_ffn_hidden_size=128, moe_shared_expert_intermediate_size=128
@@ -268,6 +269,7 @@ PRESETS: Mapping[str, ModelShape] = {
         kv_channels=128,
         max_position_embeddings=32_768,
         rotary_base=1_000_000,
+        layernorm_epsilon=1e-6,
         latent=LatentAttention(kv_lora_rank=512, qk_head_dim=128, qk_pos_emb_head_dim=64, v_head_dim=128),
         experts=Experts(
             num_moe_experts=64,

@@ -6,17 +6,20 @@ Legend: B micro batch, S sequence, M streams.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.utils import unwrap_model
+from numpy.typing import NDArray
 from torch import Tensor
 
-from parallelism import data, device
-from parallelism.data import Sample, TokenStream
+from parallelism import context, data, device
+from parallelism.data import AttentionMask, Sample, TokenStream
 from parallelism.layout import Layout
 
 
@@ -28,11 +31,13 @@ class Losses:
         sums: nats of each stream, summed over its predicted tokens.
         counts: predicted tokens of each stream.
         stop: ranks that were asked to stop.
+        busy: ranks that still write a checkpoint.
     """
 
     sums: tuple[float, ...]
     counts: tuple[float, ...]
     stop: int
+    busy: int
 
     @property
     def mean(self) -> float:
@@ -50,17 +55,20 @@ def run(
     *,
     streams: Sequence[TokenStream],
     layout: Layout,
+    mode: AttentionMask = "causal",
     forward_only: bool = False,
     stop: bool = False,
+    busy: bool = False,
 ) -> Losses:
     """Runs the forward pass, and the backward pass unless `forward_only`, of one global batch; every rank must call it.
 
-    Gradients are left in the chunks' buffers, divided by the batch's tokens. `stop` is this rank's wish.
+    Gradients are left in the chunks' buffers, divided by the batch's tokens. `mode` is what a token sees of packed
+    documents; `stop` and `busy` are this rank's.
     """
     rank, size = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
     mine = list(data.share(samples, rank=rank, size=size, micro_batch_size=layout.micro_batch_size))
     stored = get_forward_backward_func()(
-        forward_step_func=partial(_forward, streams=streams, seq_length=layout.seq_length),
+        forward_step_func=partial(_forward, streams=streams, seq_length=layout.seq_length, mode=mode),
         data_iterator=[iter(mine) for _ in chunks] if len(chunks) > 1 else iter(mine),
         model=list(chunks),
         num_microbatches=len(mine),
@@ -68,24 +76,40 @@ def run(
         micro_batch_size=layout.micro_batch_size,
         forward_only=forward_only,
     )
-    return _summed(stored, count=len(streams), stop=stop)
+    return _summed(stored, count=len(streams), marks=(stop, busy))
 
 
 def _forward(
-    iterator: Iterator[Sequence[Sample]], chunk: MegatronModule, *, streams: Sequence[TokenStream], seq_length: int
+    iterator: Iterator[Sequence[Sample]],
+    chunk: MegatronModule,
+    *,
+    streams: Sequence[TokenStream],
+    seq_length: int,
+    mode: AttentionMask,
 ) -> tuple[Tensor, partial[tuple[Tensor, Tensor, Tensor]]]:
     """Runs one micro batch through one chunk, in the form that Megatron's schedules call; only the ends read tokens."""
     samples = next(iterator)
     inner = unwrap_model(chunk)
     if not (inner.pre_process or inner.post_process):
-        return chunk(None, None, None), partial(_loss)
-    batch = data.read(samples, streams=streams, seq_length=seq_length)
-    place = device.current()
-    tokens_BS, labels_BS = torch.from_numpy(batch.tokens).to(place), torch.from_numpy(batch.labels).to(place)
-    positions_BS = torch.arange(seq_length, device=place).expand_as(tokens_BS)
-    output = chunk(tokens_BS, positions_BS, None, labels=labels_BS if inner.post_process else None)
-    mask_BS, streams_B = torch.from_numpy(batch.mask).to(place), torch.from_numpy(batch.streams).to(place)
+        ids = data.read_ids(samples, streams=streams, seq_length=seq_length, mode=mode)
+        return chunk(None, None, _placed(ids)), partial(_loss)
+    batch = data.read(samples, streams=streams, seq_length=seq_length, mode=mode)
+    tokens_BS, labels_BS, mask_BS = (_share(part) for part in (batch.tokens, batch.labels, batch.mask))
+    positions_BS = _share(np.arange(seq_length)[None]).expand_as(tokens_BS)
+    output = chunk(tokens_BS, positions_BS, _placed(batch.ids), labels=labels_BS if inner.post_process else None)
+    streams_B = torch.from_numpy(batch.streams).to(device.current())
     return output, partial(_loss, mask_BS=mask_BS, streams_B=streams_B, count=len(streams))
+
+
+def _placed(ids: NDArray[np.int32] | None) -> Tensor | None:
+    """Returns the ids for core attention, of whole sequences: every rank's queries meet all keys."""
+    return None if ids is None else torch.from_numpy(ids).to(device.current())
+
+
+def _share(whole: NDArray[Any]) -> Tensor:
+    """Returns this context rank's part of every sequence."""
+    rank, size = parallel_state.get_context_parallel_rank(), parallel_state.get_context_parallel_world_size()
+    return context.local(torch.from_numpy(whole).to(device.current()), rank=rank, size=size)
 
 
 def _loss(nats_BS: Tensor, *, mask_BS: Tensor, streams_B: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,13 +122,14 @@ def _loss(nats_BS: Tensor, *, mask_BS: Tensor, streams_B: Tensor, count: int) ->
     return sums_B.sum(), tokens_B.sum().int(), report_2M
 
 
-def _summed(stored: Sequence[Tensor], *, count: int, stop: bool) -> Losses:
+def _summed(stored: Sequence[Tensor], *, count: int, marks: tuple[bool, bool]) -> Losses:
     """Adds the reports of all micro batches and ranks, in one collective; they exist on the last stage only."""
     report_2M = torch.zeros(2, count, dtype=torch.float64, device=device.current())
     if stored and parallel_state.get_tensor_model_parallel_rank() == 0:
         report_2M += torch.stack(list(stored)).sum(0)
-    wishes = torch.tensor([float(stop)], dtype=torch.float64, device=device.current())
-    everything = torch.cat([report_2M.flatten(), wishes])
+    marked = torch.tensor(marks, dtype=torch.float64, device=device.current())
+    everything = torch.cat([report_2M.flatten(), marked])
     dist.all_reduce(everything)
     values = everything.tolist()
-    return Losses(sums=tuple(values[:count]), counts=tuple(values[count : 2 * count]), stop=round(values[-1]))
+    stop, busy = (round(mark) for mark in values[2 * count :])
+    return Losses(sums=tuple(values[:count]), counts=tuple(values[count : 2 * count]), stop=stop, busy=busy)

@@ -47,10 +47,10 @@ class Meter:
     """Turns step times into rates.
 
     Attributes:
-        tokens: tokens of one step, over all ranks.
-        flops: model FLOPs of one step, over all ranks.
+        tokens: tokens of one step of a full batch, over all ranks.
+        flops: model FLOPs of one, over all ranks.
         peak: what all ranks together can do, FLOP/s.
-        times: seconds of each step so far, evaluation and saving left out.
+        times: seconds of each step of a full batch so far, evaluation and saving left out.
     """
 
     tokens: int
@@ -58,20 +58,22 @@ class Meter:
     peak: float
     times: list[float] = field(default_factory=list)
 
-    def add(self, seconds: float) -> dict[str, float]:
-        """Takes the time of one step and returns its figures, named as in the journal."""
-        self.times.append(seconds)
-        return self._rates(seconds)
+    def add(self, seconds: float, *, share: float = 1.0) -> dict[str, float]:
+        """Takes the time of one step, of `share` of the full batch; returns its figures, named as in the journal."""
+        if share == 1:
+            self.times.append(seconds)
+        return self._rates(seconds, share=share)
 
     def typical(self) -> dict[str, float]:
-        """Returns the figures of the median step, the first ones left out; empty before any step."""
+        """Returns the figures of the median step of a full batch, the first ones left out; empty without any."""
         steady = self.times[_WARM_UP_STEPS:] or self.times
         return self._rates(median(steady)) if steady else {}
 
-    def _rates(self, seconds: float) -> dict[str, float]:
+    def _rates(self, seconds: float, *, share: float = 1.0) -> dict[str, float]:
+        tokens, flops = self.tokens * share, self.flops * share
         return {
             "train/step_time_s": seconds,
-            "train/tokens_per_s": self.tokens / seconds,
-            "train/tflops_per_s": self.flops / seconds / 1e12,
-            "train/mfu": self.flops / seconds / self.peak,
+            "train/tokens_per_s": tokens / seconds,
+            "train/tflops_per_s": flops / seconds / 1e12,
+            "train/mfu": flops / seconds / self.peak,
         }

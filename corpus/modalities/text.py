@@ -108,9 +108,11 @@ def _read_row(row: Row, chosen: _Chosen) -> Iterator[Item]:
             texts[language] = _cleaned(given, language)
         except UnusableError as error:
             yield reject(error, where=f"{row.where}, {language}", excerpt=given)
-    group = tables.group_of(row.cells, chosen.group, default=digest(texts))
+    together = digest(texts)
+    group = tables.group_of(row.cells, chosen.group, default=together)
     for language, text in texts.items():
-        yield Record(content={"text": text}, group=group, language=language)
+        pair = together if len(texts) > 1 else None
+        yield Record(content={"text": text}, group=group, language=language, pair=pair)
 
 
 def _joined(row: Row, columns: list[str]) -> str:

@@ -56,7 +56,7 @@ def test_records_are_split_counted_and_kept_together(tmp_path: Path, pairs: Path
     assert groups["text.ko", "train"] <= groups["text.en", "train"]
     assert not groups["text.en", "train"] & groups["text.en", "valid"]
     first = next(read_records(tmp_path / "out", "text.ko", "train"))
-    assert first.keys() == {"id", "modality", "stream", "source", "license", "group", "language", "content"}
+    assert first.keys() == {"id", "modality", "stream", "source", "license", "group", "language", "content", "pair"}
     assert (first["modality"], first["stream"], first["language"]) == ("text", "text.ko", "ko")
     (reject,) = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
     assert reject == {

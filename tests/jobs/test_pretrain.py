@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -143,6 +144,10 @@ def test_an_unknown_size_is_refused() -> None:
         config(model="demos")
 
 
+RAMPS = ("a ramp that does not arrive", "a ramp that does not fit")
+PHASES = ("a phase after the end", "a phase without a mixture")
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -167,8 +172,40 @@ def test_an_unknown_size_is_refused() -> None:
             {"pipeline_model_parallel_size": 3, "resources": {"tasks_per_node": 3}},
             "pipeline_model_parallel_size 3 must divide num_layers 4; use 1, 2 or 4",
         ),
+        (
+            {"rampup_batch_size": {"start": 4, "increment": 2, "samples": 8}},
+            (
+                "rampup_batch_size: must rise from below global_batch_size 4 to it in whole increments, but 4 plus "
+                "steps of 2 does not; change start or increment"
+            ),
+        ),
+        (
+            {"rampup_batch_size": {"start": 2, "increment": 2, "samples": 8}},
+            (
+                "rampup_batch_size: must only have sizes that fit the layout, but its global_batch_size 2 must be a "
+                "multiple of micro_batch_size 4 x data_parallel_size 1 = 4; use 4"
+            ),
+        ),
+        (
+            {"profile_steps": [3, 2]},
+            "profile_steps: must be a first step and a last, not before it, but is 3 and 2; swap them",
+        ),
+        (
+            {"phases": [{"start_iter": 5, "mixture": {"proteins": 1.0}}]},
+            (
+                "phases.0.start_iter: must be above 1, where the phase before it starts, and at most lr_decay_iters "
+                "(train_iters unless given) 4, but is 5; change it"
+            ),
+        ),
+        (
+            {"phases": [{"start_iter": 2, "mixture": {"proteins": 0.5}}]},
+            (
+                "phases.0.mixture: a mixture must be positive weights that sum to 1, but is {'proteins': 0.5}; "
+                "correct the weights"
+            ),
+        ),
     ],
-    ids=["min_lr", "warm-up", "WSD without", "WSD only", "WSD too long", "layout"],
+    ids=["min_lr", "warm-up", "WSD without", "WSD only", "WSD too long", "layout", *RAMPS, "profile", *PHASES],
 )
 def test_planning_refuses_what_cannot_be(changes: dict[str, Any], line: str) -> None:
     section = config(**changes)
@@ -176,7 +213,62 @@ def test_planning_refuses_what_cannot_be(changes: dict[str, Any], line: str) -> 
     assert list(section.problems(context)) == [line]
 
 
+def test_a_phase_mixes_what_tokenize_mixes() -> None:
+    phases = [{"start_iter": 2, "mixture": {"text.ko": 0.5, "cells": 0.5}}, {"start_iter": 3, "mixture": {"cells": 1}}]
+    section = config(phases=phases)
+    sections = {"tokenize": TokenizeConfig(vocab_size=704, mixture={"text.ko": 1.0, "proteins": 1.0})}
+    (first, _) = section.problems(Context(sections=sections, root=ROOT))
+    assert first == (
+        "phases.0.mixture.cells: must be a stream that tokenize mixes, text.ko, proteins, but is not; correct the "
+        "name, or add it there"
+    )
+    assert list(section.problems(Context(sections={}, root=ROOT))) == []
+
+
+def test_a_course_of_everything(root: Path) -> None:
+    """A batch that grows, a second mixture, statistics, a profile and deterministic kernels, from the run file."""
+    torch = pytest.importorskip("torch")
+    changes = {
+        "micro_batch_size": 1,
+        "rampup_batch_size": {"start": 2, "increment": 2, "samples": 4},
+        "phases": [{"start_iter": 4, "mixture": {"proteins": 1.0}}],
+        "on_spike": "skip",
+        "stats_interval": 2,
+        "profile_steps": [2, 2],
+        "deterministic": True,
+    }
+    try:
+        done = run(config(**changes), stage(root, "course"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    manifest = read_json(root / "course" / done.details["checkpoint"]["path"] / "manifest.json")
+    assert manifest["deterministic"]["NCCL_ALGO"] == "Ring"
+    assert manifest["kernels"] == done.details["kernels"]
+    assert manifest["recipe"]["phases"] == [[4, {"proteins": 1.0}]]
+    assert (done.details["skipped"], done.details["rewinds"]) == ([], [])
+    curves = read_history(root / "course" / "journal.jsonl").curves
+    assert set(curves["train/loss/text.ko"]) <= {1, 2, 3}
+    assert 4 in curves["train/loss/proteins"]
+    assert list(curves["grad_norm/layer_004"]) == [2, 4]
+    assert (root / "course" / "profile" / "steps_2_2.txt").is_file()
+
+
 def test_a_good_section_has_no_problems() -> None:
     section = config(tensor_model_parallel_size=2, resources={"tasks_per_node": 4}, micro_batch_size=1)
     assert list(section.problems(Context(sections={}, root=ROOT))) == []
     assert section.layout.data_parallel_size == 2
+
+
+def test_pairs_are_packed_and_their_meetings_counted(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "prepare", tmp_path / "prepare")
+    tokenize(TokenizeConfig(vocab_size=704, shard_tokens=1 << 16, pairs=1.0), stage(tmp_path, "tokenize"))
+    outcome = run(config(attention_mask="xlda", train_iters=2), stage(tmp_path, "pretrain"))
+    assert set(outcome.details["streams"]) == {"proteins", "text.en+ko"}
+    assert 0 < outcome.metrics["packing/ko_after_en"] < 1
+    assert 0 < outcome.metrics["packing/bilingual"] < 1  # sequences of proteins are not
+
+
+def test_xlda_needs_pairs() -> None:
+    sections = {"tokenize": TokenizeConfig(vocab_size=704)}
+    (found,) = config(attention_mask="xlda").problems(Context(sections=sections, root=ROOT))
+    assert found.startswith("attention_mask: must be causal or document where tokenize.pairs is 0, but is xlda; raise")

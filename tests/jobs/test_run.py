@@ -78,6 +78,28 @@ ON_LAPTOP: list[tuple[str, str, Change]] = [
     ("a batch that does not divide", "`micro_batch_size: 5`", _set("pretrain.micro_batch_size", 5)),
     ("a rate that rises at its end", "`min_lr: 1.0`", _set("pretrain.min_lr", 1.0)),
     ("a warm-up longer than the run", "`lr_warmup_iters: 5000`", _set("pretrain.lr_warmup_iters", 5000)),
+    (
+        "a batch that grows past its size",
+        "`rampup_batch_size: {start: 6, increment: 4, samples: 100}`",
+        _set("pretrain.rampup_batch_size", {"start": 6, "increment": 4, "samples": 100}),
+    ),
+    (
+        "a batch that grows by sizes of no layout",
+        "`rampup_batch_size: {start: 1, increment: 1, samples: 100}`",
+        _set("pretrain.rampup_batch_size", {"start": 1, "increment": 1, "samples": 100}),
+    ),
+    (
+        "a phase after the end",
+        "`phases: [{start_iter: 9999, mixture: {cells: 1}}]`",
+        _set("pretrain.phases", [{"start_iter": 9999, "mixture": {"cells": 1}}]),
+    ),
+    (
+        "a phase whose weights are no mixture",
+        "`phases: [{start_iter: 9, mixture: {cells: 0.5}}]`",
+        _set("pretrain.phases", [{"start_iter": 9, "mixture": {"cells": 0.5}}]),
+    ),
+    ("a setback that is not known", "`on_spike: retry`", _set("pretrain.on_spike", "retry")),
+    ("a profile that ends before it starts", "`profile_steps: [9, 5]`", _set("pretrain.profile_steps", [9, 5])),
     ("more processes than the site has", "`tasks_per_node: 64`", _set("evaluate.resources.tasks_per_node", 64)),
     ("more time than the site allows", "`timeout_min: 9999`", _set("pretrain.resources.timeout_min", 9999)),
     ("a GPU where the site has none", "`gpus_per_node: 1`", _set("evaluate.resources.gpus_per_node", 1)),

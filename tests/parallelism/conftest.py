@@ -6,7 +6,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ class Pattern:
         draws[1::2] = (draws[: self.length // 2 * 2 : 2] * 7 + 3) % self.high
         return draws[start:stop]
 
+    def ids(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Documents of 7 tokens in two languages by turns, three to a group."""
+        documents = np.arange(start, stop, dtype=np.int32) // 7
+        return np.stack([documents, documents // 3, documents % 2])
+
 
 STREAMS = {"proteins": Pattern(5000, 0, 90), "text.ko": Pattern(2500, 60, VOCAB_SIZE)}
 HELD_OUT = {"proteins": Pattern(700, 1, 90), "text.ko": Pattern(300, 61, VOCAB_SIZE)}
@@ -63,7 +68,9 @@ class Log:
 
     def progress(self, done: int, *, total: int, note: str) -> None: ...
 
-    def saving(self, step: int) -> None: ...
+    def saving(self, step: int) -> None:
+        there = sorted(path.name for path in self.path.parent.glob("checkpoints/*/step_*"))
+        self.note(f"saving {step} after {there}")
 
     def note(self, line: str) -> None:
         with self.path.with_suffix(".notes").open("a") as file:
@@ -124,21 +131,58 @@ def small_recipe() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def start_training() -> Callable[..., Attempt]:
+    return starter()
+
+
+@pytest.fixture(scope="session")
+def write_hf() -> Callable[..., None]:
+    """Returns a function that writes a random model of a size as transformers does; all in it matters to the logits."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from parallelism import hf_config
+
+    def write(
+        folder: Path, shape: ModelShape, *, kind: Any, experts: str = "per_expert", vocab_size: int = VOCAB_SIZE
+    ) -> None:
+        values = hf_config.to_config(shape, kind=kind, vocab_size=vocab_size, max_tokens=64, eod_id=1, pad_id=2)
+        made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=torch.float32)
+        draws = torch.Generator().manual_seed(3)
+        for name, tensor in [*made.named_parameters(), *made.named_buffers()]:
+            if not name.endswith("inv_freq") and not (kind == "llama" and name.endswith("o_proj.bias")):
+                drawn = torch.randn(tensor.shape, generator=draws)
+                tensor.data = 1 + 0.2 * drawn if "norm" in name else 0.25 * drawn
+        made.tie_weights()
+        made.save_pretrained(folder, save_original_format=experts == "per_expert")
+
+    return write
+
+
+def starter() -> Callable[..., Attempt]:
     """Returns a function that starts a small training in `folder`; settings replace those of the recipe or schedule."""
     import torch
 
-    from parallelism import launch, trainer
+    from parallelism import importer, launch, trainer
     from parallelism.layout import Layout
     from parallelism.learner import Recipe
 
-    def start(folder: Path, *, world_size: int = 1, shape: ModelShape = SHAPE, **settings: Any) -> Attempt:
+    def start(
+        folder: Path,
+        *,
+        world_size: int = 1,
+        shape: ModelShape = SHAPE,
+        streams: Mapping[str, Any] = STREAMS,
+        start_from: Path | None = None,
+        **settings: Any,
+    ) -> Attempt:
         folder.mkdir(parents=True, exist_ok=True)
         sizes = {name: settings.pop(name) for name in list(settings) if name in Layout.__dataclass_fields__}
         sizes.setdefault("micro_batch_size", 2)
         batch: dict[str, Any] = {"global_batch_size": GLOBAL_BATCH_SIZE, "seq_length": SEQ_LENGTH}
         layout = Layout(world_size=world_size, **batch, **sizes)
-        schedule = {"train_iters": 8, "eval_interval": 100, "eval_samples": 5, "save_interval": 100}
-        schedule = {name: settings.pop(name, value) for name, value in schedule.items()}
+        defaults: dict[str, Any] = {"train_iters": 8, "eval_interval": 100, "eval_samples": 5}
+        defaults |= {"save_interval": 100, "keep_checkpoints": 3}
+        given = {name: settings.pop(name) for name in list(settings) if name in trainer.Schedule.__dataclass_fields__}
         recipe = Recipe(shape=shape, **batch, **{**RECIPE, **settings})
         log, results = folder / f"{uuid.uuid4().hex}.jsonl", torch.multiprocessing.get_context("fork").SimpleQueue()
 
@@ -147,14 +191,16 @@ def start_training() -> Callable[..., Attempt]:
                 rank=rank, world_size=world_size, local_rank=rank, rendezvous=f"file://{log.with_suffix('.meet')}"
             )
             with launch.joined(here):
+                source = importer.find(start_from) if start_from else None
                 result = trainer.train(
-                    recipe,
+                    replace(recipe, start_from_digest=source.digest) if source else recipe,
                     layout=layout,
-                    schedule=trainer.Schedule(keep_checkpoints=3, **schedule),
-                    corpus=trainer.Corpus(train=STREAMS, valid=HELD_OUT),
+                    schedule=trainer.Schedule(**{**defaults, **given}),
+                    corpus=trainer.Corpus(train=streams, valid=HELD_OUT),
                     folder=folder / "checkpoints",
                     watcher=Log(log),
                     facts={"run": "test"},
+                    start_from=source,
                 )
             if rank == 0:
                 results.put(result)

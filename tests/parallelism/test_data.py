@@ -134,6 +134,32 @@ def test_padding_counts_nothing() -> None:
     assert batch.mask.sum() == 0
 
 
+class Paired(Counted):
+    """Documents of 3 tokens, two to a group, in two languages by turns."""
+
+    def ids(self, start: int, stop: int) -> NDArray[np.int32]:
+        documents = np.arange(start, stop, dtype=np.int32) // 3
+        return np.stack([documents, documents // 2, documents % 2])
+
+
+def test_ids_travel_with_the_batch_and_fill_is_a_document_of_its_own() -> None:
+    samples = [Sample(stream=0, window=1), Sample(stream=0, window=PADDING)]
+    read = {mode: data.read(samples, streams=[Paired(13)], seq_length=8, mode=mode).ids for mode in MODES}
+    assert read["causal"] is None
+    assert read["xlda"] is not None
+    assert read["document"] is not None
+    assert read["xlda"].dtype == np.int32
+    assert read["xlda"][0].tolist() == [[2, 3, 3, 3, 4, 5, 5, 5], [1, 1, 1, 1, 2, 3, 3, 3], [0, 1, 1, 1, 0, 0, 0, 0]]
+    assert read["document"][0].tolist() == [[2, 3, 3, 3, 4, 5, 5, 5]] * 2 + [[0, 1, 1, 1, 0, 0, 0, 0]]
+    assert not read["xlda"][1].any()
+    alone = data.read_ids(samples, streams=[Paired(13)], seq_length=8, mode="xlda")
+    assert alone is not None
+    assert np.array_equal(alone, read["xlda"])
+
+
+MODES: tuple[data.AttentionMask, ...] = ("causal", "document", "xlda")
+
+
 def test_validation_is_fixed_spread_over_each_stream_and_fills_batches() -> None:
     streams = {"long": Counted(1001), "short": Counted(25), "empty": Counted(0)}
     samples = data.validation(streams, seq_length=10, samples_per_stream=4, batch_size=5)
@@ -153,3 +179,37 @@ def test_something_must_be_held_out() -> None:
 def test_a_stream_without_tokens_cannot_be_learned() -> None:
     with pytest.raises(ValueError, match="every stream must have 2 tokens or more, but b has 1; leave it out"):
         data.order({"a": Counted(50), "b": Counted(1)}, mixture={"a": 0.5, "b": 0.5}, seq_length=8, seed=1)
+
+
+PHASED = {"a": 500, "b": 300, "c": 200}
+
+
+def phased(boundary: int, then: dict[str, float]) -> Order:
+    streams = {name: Counted(size * 4 + 1) for name, size in PHASED.items()}
+    return data.order(streams, mixture={"a": 0.6, "b": 0.4}, seq_length=4, seed=3, phases=[(boundary, then)])
+
+
+@pytest.mark.parametrize("boundary", [1, 700, BLOCK, 2 * BLOCK + 17])
+def test_a_later_mixture_goes_on_where_its_streams_were(boundary: int) -> None:
+    order, last = phased(boundary, {"b": 0.25, "c": 0.75}), boundary + BLOCK
+    samples = [order.sample(index) for index in range(last)]
+    plain = data.order(
+        {name: Counted(PHASED[name] * 4 + 1) for name in "ab"}, mixture={"a": 0.6, "b": 0.4}, seq_length=4, seed=3
+    )
+    assert samples[:boundary] == [plain.sample(index) for index in range(boundary)]
+    assert Counter(sample.stream for sample in samples[boundary:]) == {1: BLOCK // 4, 2: BLOCK * 3 // 4}
+    for stream, size in enumerate(PHASED.values()):  # within one pass over a stream, every window comes once
+        windows = [sample.window for sample in samples if sample.stream == stream]
+        assert len(set(windows[:size])) == min(size, len(windows))
+        assert order.counts(0) == (0, 0, 0)
+
+
+def test_a_later_mixture_of_the_same_shares_is_drawn_anew() -> None:
+    order = phased(BLOCK, {"a": 0.6, "b": 0.4})
+    first, second = ([order.sample(start + place).stream for place in range(100)] for start in (0, BLOCK))
+    assert first != second
+
+
+def test_a_mixture_of_streams_that_are_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a mixture must name streams of a, b, c, but names d; correct it"):
+        phased(5, {"d": 1.0})

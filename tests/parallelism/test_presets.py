@@ -4,7 +4,6 @@ import pytest
 
 from parallelism.presets import PRESETS, VOCAB_SIZES, padded_vocab_size, preset
 
-
 PUBLISHED = {
     "gravity_16b_a3b": 16_242_180_096,  # the published shards hold these and the 1,728 biases of the routers
     "tri_21b": 20_725_519_360,  # 20.73B on its card

@@ -1,7 +1,6 @@
 """Training by real ranks: the same losses under every layout, and exactly the same after every interruption."""
 
 import os
-import re
 import shutil
 import signal
 import time
@@ -113,7 +112,8 @@ def test_killed_ranks_continue_bit_for_bit(name: str, start_training: Start, tmp
     whole = start_training(tmp_path / "whole", **sizes)
     whole.wait()
     killed = start_training(tmp_path / "killed", **sizes)
-    _wait_for(lambda: len(killed.values()) >= 5)
+    saved = tmp_path / "killed" / "checkpoints"
+    _wait_for(lambda: len(killed.values()) >= 5 and len(list(saved.glob("*/step_00000004"))) == 1)
     for pid in killed.pids:
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(Exception, match="SIGKILL"):
@@ -222,42 +222,6 @@ def test_a_step_that_was_saved_but_perhaps_not_validated_is_validated_on_resume(
     assert again.wait().resumed_from == 4
     assert set(again.values("valid/loss")) == {4, 8, 10}
     assert again.values("valid/loss")[4] == first.values("valid/loss")[4]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
-        lambda path: path.write_bytes(path.read_bytes()[:-100]),
-        lambda path: path.unlink(),
-    ],
-    ids=["flipped bit", "truncated", "missing"],
-)
-@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "manifest.json"])
-def test_a_damaged_checkpoint_is_set_aside(
-    file: str, damage: Callable[[Path], Any], start_training: Start, tmp_path: Path, two_checkpoints: Path
-) -> None:
-    shutil.copytree(two_checkpoints, tmp_path / "run")
-    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
-    damage(folder / "step_00000008" / file)
-    attempt = start_training(tmp_path / "run", save_interval=4)
-    result = attempt.wait()
-    assert result.resumed_from == 4
-    assert len(result.refused) == 1
-    assert re.search(f"checkpoint set aside: .*step_00000008: {re.escape(file)}", attempt.notes())
-    names = sorted(path.name for path in folder.iterdir())
-    assert re.fullmatch(r"bad-step_00000008-\w{12}", names[0])
-    assert names[1:] == ["step_00000004", "step_00000008"]
-
-
-def test_a_file_that_was_not_saved_is_refused(start_training: Start, tmp_path: Path, two_checkpoints: Path) -> None:
-    """common.pt is one that Megatron would unpickle."""
-    shutil.copytree(two_checkpoints, tmp_path / "run")
-    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
-    (folder / "step_00000008" / "common.pt").write_bytes(b"planted")
-    result = start_training(tmp_path / "run", save_interval=4).wait()
-    assert result.resumed_from == 4
-    assert result.refused[0].endswith("common.pt: not in the manifest")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ FITS = {
     "demo": set(SITES),
     "demo-cluster": {"cluster-test", "b200-cloud", "university"},
     "dense_32b": {"b200-cloud"},
+    "gravity_16b_a3b": {"b200-cloud"},
 }
 PAGE = (ROOT / "docs/sites.md").read_text()
 BASE = {"description": "x", "executor": "slurm", "nodes": 4, "tasks_per_node": 8, "mem_gb": 16, "timeout_min": 60}
