@@ -26,8 +26,14 @@ from parallelism.presets import VOCAB_SIZES, preset
 GIB = 2**30
 PAGE = Path(__file__).parents[1] / "docs/benchmarks/rehearsal.md"
 PP4: Mapping[str, Any] = {"pipeline_model_parallel_size": 4, "micro_batch_size": 1, "global_batch_size": 4096}
+TP8_PP4: Mapping[str, Any] = {
+    "tensor_model_parallel_size": 8,
+    "pipeline_model_parallel_size": 4,
+    "virtual_pipeline_model_parallel_size": None,
+    "micro_batch_size": 1,
+}
 RUNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("dense_32b", {}),
+    ("dense_32b", TP8_PP4),
     ("gravity_16b_a3b", {}),
     ("gravity_16b_a3b", PP4),
     ("gravity_16b_a3b", {**PP4, "tensor_model_parallel_size": 2, "sequence_parallel": True}),

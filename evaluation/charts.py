@@ -154,7 +154,7 @@ def bars(
     frame = Frame(left=1, right=width - 1, top=top, bottom=bottom, x_range=x_range, y_range=(0, 1))
     parts = [*x_axis(frame, x_label), *names]
     for index, row in enumerate(rows):
-        parts += _bar_row(frame, row, top + step * index)
+        parts += _bar_row(frame, row, top + step * index, note_x=frame.right - (6 if limit else 0))
     parts += _limit(frame, *limit) if limit else []
     return canvas("".join(parts), title=title, description=description, size=(width, round(bottom) + 44))
 
@@ -239,11 +239,11 @@ def _key(names: tuple[str, str]) -> str:
     )
 
 
-def _bar_row(frame: Frame, row: Bar, y: float) -> list[str]:
+def _bar_row(frame: Frame, row: Bar, y: float, *, note_x: float) -> list[str]:
     parts, at = (
         [
             text(row.label, at=(frame.left, y + 12), anchor="start", style="name"),
-            text(row.note, at=(frame.right, y + 12), anchor="end", style="tick"),
+            text(row.note, at=(note_x, y + 12), anchor="end", style="tick"),
         ],
         row.start,
     )
@@ -258,7 +258,7 @@ def _bar_row(frame: Frame, row: Bar, y: float) -> list[str]:
 def _limit(frame: Frame, label: str, value: float) -> list[str]:
     x = frame.x(value)
     line = rule((x, frame.top - 4), (x, frame.bottom), style="reference")
-    return [line, text(label, at=(x + 4, frame.top - 8), anchor="end", style="label reference")]
+    return [line, text(label, at=(min(x + 4, frame.right), frame.top - 8), anchor="end", style="label reference")]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

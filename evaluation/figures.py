@@ -26,7 +26,7 @@ def timeline(stages: Sequence[StageRun]) -> Figure:
         note = duration(stage.seconds) if stage.record else "did not run"
         rows.append(Bar(label=stage.name, parts=[("work", length)] if stage.record else [], note=note, start=start))
         start += length
-    return _both(
+    return both(
         lambda width: charts.bars(
             rows,
             title="How long each stage worked",
@@ -47,7 +47,7 @@ def mixture(streams: Sequence[Stream]) -> Figure:
     ]
     names = ("share of samples", "share of tokens")
     most = max([max(row.value, row.other) for row in rows], default=1.0)
-    return _both(
+    return both(
         lambda width: charts.dots(
             rows,
             title="The data mixture",
@@ -123,7 +123,7 @@ def scores(found: Sequence[Score]) -> Figure:
         )
         for score in found
     ]
-    return _both(
+    return both(
         lambda width: charts.dots(
             rows,
             title="Benchmarks beside their baselines",
@@ -207,5 +207,6 @@ def _single(svg: str) -> Figure:
     return Figure(wide=svg, narrow=svg)
 
 
-def _both(draw: Callable[[int], str]) -> Figure:
+def both(draw: Callable[[int], str]) -> Figure:
+    """Returns a figure that is drawn for both widths."""
     return Figure(wide=draw(canvas.WIDE[0]), narrow=draw(canvas.NARROW[0]))

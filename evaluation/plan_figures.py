@@ -1,11 +1,11 @@
 """The figures of a plan: memory of each rank, the pipeline's schedule, what a step goes into, memory against time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation import canvas, charts, diagrams
 from evaluation.charts import Bar
 from evaluation.diagrams import SHADES, Block, Mark
-from evaluation.figures import Figure, data_size
+from evaluation.figures import Figure, both, data_size
 from evaluation.planned import Alternative, Choice, Plan, StageMemory
 from parallelism.cost.schedule import StageSeconds, Timeline, simulate
 
@@ -32,7 +32,7 @@ def memory(plan: Plan) -> Figure:
     First the run's own layout, then the planner's.
     """
     most = max(choice.peak for choice in plan.shown)
-    unit, size = ("GiB", 2**30) if most >= 2**30 else ("MiB", 2**20)
+    unit, size = _unit(most)
     rows = [
         Bar(
             label=f"{choice.layout}{_whose(plan, choice)}, stage {number}" if number == 0 else f"stage {number}",
@@ -43,7 +43,7 @@ def memory(plan: Plan) -> Figure:
         for number, stage in _some(choice.memory, most=_MOST_BARS // len(plan.shown))
     ]
     limit = (f"room: {data_size(plan.room)}", plan.room / size) if plan.room < 10 * most else None
-    return _both(
+    return both(
         lambda width: charts.bars(
             rows,
             title="Memory of one rank of each pipeline stage",
@@ -68,7 +68,7 @@ def times(plan: Plan) -> Figure | None:
         f"{row.label}, {row.note}: {', '.join(f'{name} {seconds(value)}' for name, value in row.parts if value)}"
         for row in rows
     )
-    return _both(
+    return both(
         lambda width: charts.bars(
             rows,
             title="What a step goes into",
@@ -102,7 +102,7 @@ def _schedule(choice: Choice) -> Figure:
         for event in played.events
     ]
     chunks = f", {choice.num_model_chunks} chunks a stage" if choice.num_model_chunks > 1 else ""
-    return _both(
+    return both(
         lambda width: diagrams.timeline(
             [f"stage {number}" for number in range(stages)],
             blocks,
@@ -119,18 +119,19 @@ def front(plan: Plan) -> Figure | None:
     """Draws the layouts that fit by memory and time, and the front that none other beats; None where none fits."""
     if not plan.front:
         return None
-    marks = [mark for choice in plan.shown if choice.fits if (mark := _mark(plan, choice))]
+    unit, unit_bytes = _unit(max(each.peak for each in plan.front))
+    marks = [mark for choice in plan.shown if choice.fits if (mark := _mark(plan, choice, size=unit_bytes))]
     scale = plan.front[0].step or 1.0
     slowest = max(each.slower_than_best for each in plan.front)
 
     def draw(size: canvas.Size) -> str:
         return diagrams.cloud(
-            [(peak / 2**30, cost * scale) for peak, cost in plan.cloud if cost <= slowest],
-            [(each.peak / 2**30, each.slower_than_best * scale) for each in plan.front],
+            [(peak / unit_bytes, cost * scale) for peak, cost in plan.cloud if cost <= slowest],
+            [(each.peak / unit_bytes, each.slower_than_best * scale) for each in plan.front],
             marks=marks,
             title="Memory against time",
             description="; ".join(map(_spoken, plan.front)),
-            x_label="GiB on the fullest rank",
+            x_label=f"{unit} on the fullest rank",
             y_label="seconds of one optimizer step" if plan.front[0].step else "cost beside the best layout",
             size=size,
         )
@@ -158,13 +159,18 @@ def _time_parts(choice: Choice) -> list[tuple[str, float]]:
     return [(name, sum(choice.times.get(part, 0.0) for part in parts)) for name, parts in TIME_PARTS.items()]
 
 
+def _unit(most: float) -> tuple[str, int]:
+    """What the largest of some sizes is counted in, and its bytes."""
+    return ("GiB", 2**30) if most >= 2**30 else ("MiB", 2**20)
+
+
 def _whose(plan: Plan, choice: Choice) -> str:
     if len(plan.shown) == 1:
         return ""
     return " (the run's)" if choice is plan.own else " (the planner's)"
 
 
-def _mark(plan: Plan, choice: Choice) -> Mark | None:
+def _mark(plan: Plan, choice: Choice, *, size: int) -> Mark | None:
     """A layout by its name in the cloud; its cost stands among those of the best, or in its time."""
     costs = {each.layout: each.slower_than_best for each in (*plan.alternatives, *plan.front)}
     scale = plan.front[0].step
@@ -172,7 +178,7 @@ def _mark(plan: Plan, choice: Choice) -> Mark | None:
     if cost is None:
         return None
     style = "other" if choice is plan.own and len(plan.shown) > 1 else "main"
-    at = (choice.peak / 2**30, cost)
+    at = (choice.peak / size, cost)
     return Mark(label=f"{choice.layout}{_whose(plan, choice)}", at=at, style=style, below=style == "main")
 
 
@@ -188,7 +194,3 @@ def _some(stages: Sequence[StageMemory], *, most: int) -> Sequence[tuple[int, St
         return list(enumerate(stages))
     numbers = sorted({round(index * last / (most - 1)) for index in range(most)})
     return [(number, stages[number]) for number in numbers]
-
-
-def _both(draw: Callable[[int], str]) -> Figure:
-    return Figure(wide=draw(canvas.WIDE[0]), narrow=draw(canvas.NARROW[0]))

@@ -33,6 +33,7 @@ class Choice:
         passes: (forward, backward) of one microbatch on each pipeline stage: seconds, or FLOPs where there is no time.
         num_microbatches, num_model_chunks: of the pipeline's schedule.
         bubble_fraction: share of a step that ranks wait for the pipeline.
+        mfu: model FLOPs over time and peak of the devices, where a time can be told.
     """
 
     layout: str
@@ -44,6 +45,7 @@ class Choice:
     num_microbatches: int
     num_model_chunks: int
     bubble_fraction: float
+    mfu: float | None = None
 
     @property
     def peak(self) -> float:

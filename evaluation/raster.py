@@ -53,7 +53,8 @@ def _draw(axes: Any, element: ET.Element, *, shift: tuple[float, float], stack: 
     elif element.tag == "line":
         ends = ([number["x1"] + shift[0], number["x2"] + shift[0]], [number["y1"] + shift[1], number["y2"] + shift[1]])
         dashes = (0, (5, 4)) if "reference" in style.split() else "-"
-        axes.plot(*ends, color=_ink(style), linewidth=_points(_width(style)), linestyle=dashes, zorder=2)
+        order = 4 if "reference" in style.split() else 2  # a limit is seen across the bars that exceed it
+        axes.plot(*ends, color=_ink(style), linewidth=_points(_width(style)), linestyle=dashes, zorder=order)
     elif element.tag == "rect":
         edge, line = _edge(style)
         face = _fill(style, stack=stack)

@@ -120,6 +120,9 @@ def verdict(plan: Plan) -> str:
     if own.layout == chosen.layout:
         return "The planner chose the same layout."
     share = f", at {figures.data_size(chosen.peak)} on the fullest rank"
+    if not own.fits:
+        step = f": {plan_figures.seconds(chosen.step)} a step" if chosen.step else ""
+        return f"The planner chose {chosen.layout}{step}{share}; the run's layout does not fit."
     if own.step and chosen.step:
         quicker = own.step / chosen.step - 1
         compared = f"{percent(abs(quicker))} {'slower' if quicker > 0 else 'faster'}" if quicker else "as fast"

@@ -30,6 +30,8 @@ Exit status: 0 done, 1 a stage failed, 2 the run or site file must change, 85 st
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status (docs/exit-codes.md)."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "shown", None):
+        options.run = options.shown
     commands = {"ship": _ship, "dashboard": _dashboard, "release": _release, "cancel": _cancel, "status": _status}
     try:
         if options.command in commands:
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from jobs._plan_view import SECTIONS, show
 
-    run, site = load(options.shown or options.run, options.site, only=SECTIONS)
+    run, site = load(options.run, options.site, only=SECTIONS)
     return show(run, site, site_name=_name(options.site), results=options.results)
 
 
@@ -151,15 +153,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_stage(commands: Any, stage: str) -> None:
-    command = _add(commands, stage, f"run the stage {stage}, unless its result is there")
     first, shown = stage == stages()[0], stage == "plan"
+    text = f"run the stage {stage}, unless its result is there"
+    if shown:
+        text = f"show what a run's layout costs, better ones, and what is refused; with --after, {text}"
+    command = _add(commands, stage, text)
     if shown:
         command.add_argument(
             "shown",
             nargs="?",
             metavar="run",
-            help="without --after, no stage is started: show this run's plan (a file of workflows/runs, or a path), "
-            "its layout's memory and time, better layouts, and what is refused",
+            help="a file of workflows/runs, or a path; the same as --run",
         )
     command.add_argument(
         "--after",
@@ -178,7 +182,7 @@ def _add_rehearse(commands: Any) -> None:
     command.add_argument("--ranks", action="store_true", help="print every rank too")
     command.add_argument("--processes", type=int, default=2, help="ranks rehearsed at a time (default: %(default)s)")
     command.add_argument(
-        "--every-microbatch", action="store_true", help="run all microbatches, where else two a stage stand for all"
+        "--every-microbatch", action="store_true", help="run every microbatch; unless given, a few stand for all"
     )
 
 

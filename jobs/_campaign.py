@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 
-from evaluation.report import amount, percent
+from evaluation.report import amount, figure, percent
 from parallelism.cost.campaign import Campaign, Forecast, checkpoint_bytes, forecast
 from parallelism.cost.flops import step_flops
 from parallelism.planner import Job, Plan
@@ -51,6 +51,7 @@ def campaign(job: Job, planned: Plan, *, terms: Terms) -> Forecast | None:
             failures_per_gpu_day=terms.failures_per_gpu_day,
             watts=terms.watts or job.device.watts,
             pue=terms.pue,
+            save_interval=terms.save_interval,
             start=start,
             deadline=_end_of(terms.deadline, start) if terms.start else None,
         )
@@ -79,14 +80,21 @@ def metrics(found: Forecast | None) -> dict[str, float]:
 
 
 def _words(found: Forecast, *, terms: Terms) -> Mapping[str, str]:
+    watts = found.energy_mwh * 1e6 / found.gpu_hours
+    own = f"; {percent(found.own_goodput)} with the run's save_interval" if found.own_goodput else ""
     words = {
         "steps": f"{found.steps:,}",
-        "tokens a day": f"{amount(found.tokens_per_day)}, {amount(found.effective_tokens_per_day)} with all losses",
-        "days": f"{found.days:.1f} ({found.days_low:.1f} to {found.days_high:.1f} by luck with failures)",
+        "tokens a day": amount(found.tokens_per_day),
+        "with saves, failures": amount(found.effective_tokens_per_day),
+        "days": f"{found.days:.1f} ({found.days_low:.1f} to {found.days_high:.1f} in 90 % of cases)",
         "GPU-hours": f"{found.gpu_hours:,.0f}",
-        "energy": f"{found.energy_mwh:,.3g} MWh",
-        "failures": f"{found.failures:.3g} expected",
-        "goodput": percent(found.goodput),
+        "energy": f"{figure(found.energy_mwh)} MWh ({watts:,.0f} W a GPU, building included)",
+        "failures": f"{figure(found.failures)} expected",
+        "goodput": percent(found.goodput) + own,
+        "a checkpoint": (
+            f"{figure(found.checkpoint_bytes / 1e9)} GB, {figure(found.save_s)} s to write; "
+            f"waited for {figure(found.stalled_s)} s"
+        ),
         "best save_interval": (
             f"{found.interval_steps:,} steps ({_duration(found.interval_s)}); the run's is {terms.save_interval:,}"
         ),

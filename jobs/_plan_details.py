@@ -17,6 +17,9 @@ _SECONDS_A_DAY = 86_400
 _POINTS = 400
 """Of the layouts that fit, about so many are points of the picture."""
 
+_DIGITS = 6
+"""Of GiB: to the KiB, as a toy model has few MiB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -74,13 +77,14 @@ def metrics(judged: Judged, *, terms: Terms) -> dict[str, float]:
         "memory_used": own.peak / job.budget,
         "bubble_fraction": job.layout.bubble_fraction,
     }
-    if own.time is None or job.device is None:
+    mfu = _mfu(job, own)
+    if own.time is None or mfu is None:
         return found
     seconds, ranks = own.time.step, job.layout.world_size
     return found | {
         "step_time_s": seconds,
         "tokens_per_day": job.layout.global_batch_size * job.layout.seq_length * _SECONDS_A_DAY / seconds,
-        "mfu": flops / seconds / ranks / (job.device.peak_tflops * 1e12),
+        "mfu": mfu,
         "gpu_hours": terms.train_iters * seconds * ranks / 3600,
         **_campaign.metrics(_campaign.campaign(job, own, terms=terms)),
     }
@@ -113,7 +117,7 @@ def details(judged: Judged, *, count: int, here: bool, terms: Terms) -> dict[str
         "alternatives": _rows(found.fitting[:count], best),
         "front": _rows(found.front, best),
         "cloud": [
-            (round(item.peak / GIB, 3), round(item.cost / found.fitting[0].cost, 4))
+            (round(item.peak / GIB, _DIGITS), round(item.cost / found.fitting[0].cost, 4))
             for item in found.fitting[:: max(1, len(found.fitting) // _POINTS)]
         ],
         "refused": [asdict(item) for item in found.refused],
@@ -147,8 +151,17 @@ def _choice(job: Job, planned: Plan) -> dict[str, Any]:
         "fits": not misfit(job, planned),
         "stages": [{"stage": number, "parameters": size, **_gib(memory)} for number, (size, memory) in enumerate(rows)],
         "time_s": {**asdict(planned.time), "step": planned.time.step} if planned.time else "measured at run time",
+        "mfu": _mfu(job, planned),
         "passes": [(stage.forward, stage.backward) for stage in stage_seconds(job, planned)],
     }
+
+
+def _mfu(job: Job, planned: Plan) -> float | None:
+    """Model FLOPs over time and peak; None where no time can be told."""
+    if planned.time is None or job.device is None:
+        return None
+    flops = step_flops(job.shape, layout=planned.layout, vocab_size=job.vocab_size)
+    return flops / planned.time.step / planned.layout.world_size / (job.device.peak_tflops * 1e12)
 
 
 def _traffic(job: Job) -> list[dict[str, Any]]:
@@ -163,14 +176,14 @@ def _traffic(job: Job) -> list[dict[str, Any]]:
 
 def _gib(memory: Memory) -> Mapping[str, float]:
     parts = {**asdict(memory), "state": memory.state, "total": memory.total}
-    return {f"{name}_gib": round(size / GIB, 3) for name, size in parts.items()}
+    return {f"{name}_gib": round(size / GIB, _DIGITS) for name, size in parts.items()}
 
 
 def _rows(plans: Sequence[Plan], best: Plan | None) -> list[dict[str, Any]]:
     return [
         {
             "layout": item.layout.describe(),
-            "peak_gib": round(item.peak / GIB, 2),
+            "peak_gib": round(item.peak / GIB, _DIGITS),
             "bubble_fraction": round(item.layout.bubble_fraction, 4),
             "slower_than_best": round(item.cost / best.cost, 3),
             "step_time_s": item.time.step if item.time else None,

@@ -100,12 +100,12 @@ def _parts(plan: Plan) -> Iterator[Any]:
 
 
 def _choices(plan: Plan) -> Table:
-    table = _table("layout", "", "a step", "waiting", "fullest rank", f"of {data_size(plan.room)}", left=2)
+    table = _table("layout", "", "a step", "MFU", "waiting", "fullest rank", f"of {data_size(plan.room)}", left=2)
     for choice in plan.shown:
         fits = percent(choice.peak / plan.room) if choice.fits else "[bold red]does not fit[/]"
         step = seconds(choice.step) if choice.step else "-"
-        waiting = percent(choice.bubble_fraction)
-        table.add_row(_whose(plan, choice), choice.layout, step, waiting, data_size(choice.peak), fits)
+        mfu, waiting = percent(choice.mfu) if choice.mfu else "-", percent(choice.bubble_fraction)
+        table.add_row(_whose(plan, choice), choice.layout, step, mfu, waiting, data_size(choice.peak), fits)
     return table
 
 

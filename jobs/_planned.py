@@ -57,6 +57,7 @@ def _choice(values: Values) -> Choice:
         memory=[StageMemory(**{name: row[f"{name}_gib"] * _GIB for name in MEMORY_PARTS}) for row in values["stages"]],
         fits=values["fits"],
         times={name: value for name, value in times.items() if name != "step"} if told else {},
+        mfu=values["mfu"],
         passes=values["passes"],
         num_microbatches=computed["num_microbatches"],
         num_model_chunks=layout["virtual_pipeline_model_parallel_size"] or 1,

@@ -45,7 +45,7 @@ def rehearse(
     recipe = _recipe(section, tokens, data_digest="", seed=0)
     found: dict[int, dict[str, Any]] = {}
     stages = layout.pipeline_model_parallel_size
-    told(0, stages, "forked")
+    told(0, stages, "started")
     for seen in ranks_of(recipe, layout=layout, kernels=kernels, processes=processes, whole=whole):
         found[seen.stage] = {**asdict(seen), "peak_bytes": seen.peak_bytes}
         told(len(found), stages, f"stage {seen.stage} {seen.peak_bytes / GIB:.2f} GiB")

@@ -34,8 +34,10 @@ def show(run: Run, *, results: Path, ranks: bool, processes: int, whole: bool) -
     """Rehearses, writes rehearsal.json into the plan's folder and prints it; returns 0.
 
     Raises:
-        PlanningError: the layout cannot be.
+        PlanningError: the layout cannot be, or there is nobody to rehearse.
     """
+    if processes < 1:
+        raise PlanningError([f"--processes: must be at least 1, but is {processes}; give 1 or more"])
     section = cast(PretrainConfig, run.sections["pretrain"])
     vocab_size, source = vocabulary(run, results=results)
     found = problems(section.shape, layout=section.layout, vocab_size=vocab_size)
@@ -50,14 +52,15 @@ def show(run: Run, *, results: Path, ranks: bool, processes: int, whole: bool) -
     layout = section.layout
     console.print(
         f"[bold]{run.name}[/]: {section.model}, {layout.describe()} on {layout.world_size} ranks, "
-        f"{layout.num_microbatches} microbatches, {source}; kernels of a {rehearsal['kernels'].upper()}"
+        f"{layout.num_microbatches} microbatch{'es' if layout.num_microbatches > 1 else ''}, {source}; "
+        f"kernels of a {rehearsal['kernels'].upper()}"
     )
     for part in [*tables(rehearsal), *([ranks_table(rehearsal)] if ranks else [])]:
         console.print(part)
     console.print(f"{_ALIKE}\n{_CONVENTION}")
     console.print(
         f"The planner's peak is {largest_difference(rehearsal):+.2%} off where it is furthest. "
-        f"{layout.world_size} ranks rehearsed in {rehearsal['seconds']:.0f} s: {path}",
+        f"{len(rehearsal['stages'])} ranks rehearsed for {layout.world_size} in {rehearsal['seconds']:.0f} s: {path}",
         soft_wrap=True,
     )
     return 0
@@ -96,7 +99,7 @@ def ranks_table(rehearsal: Mapping[str, Any]) -> Table:
                 _gib(own),
                 _gib(stage["activation_bytes"]),
                 _gib(stage["peak_bytes"] - fullest + own),
-                f"{stage['matmul_flops'] / 1e12:,.1f}",
+                _tflop(stage["matmul_flops"]),
             )
     return table
 
@@ -118,7 +121,7 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> Table:
             _gib(stage["peak_bytes"]),
             _gib(planned["peak"]),
             f"{stage['difference']:+.2%}",
-            f"{stage['matmul_flops'] / 1e12:,.1f}",
+            _tflop(stage["matmul_flops"]),
         )
     return table
 
@@ -148,6 +151,10 @@ def _table(*names: str) -> Table:
 
 def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
+
+
+def _tflop(flops: int) -> str:
+    return f"{flops / 1e12:,.1f}" if flops >= 1e12 else f"{flops / 1e12:.2g}"
 
 
 def _gib(size: int) -> str:

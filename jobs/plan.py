@@ -35,7 +35,8 @@ class PlanConfig(StageConfig):
             roofline of parallelism/cost unless given.
         alternatives: how many layouts that fit are listed.
         storage_gb_per_s: what all ranks together write of a checkpoint, in 1e9 bytes per second.
-        stall_s: seconds that training waits for a checkpoint; for all of its saving unless given.
+        stall_s: seconds that training waits for a checkpoint, which it measures as train/save_stall_s (little under
+            async_save); for all of its saving unless given.
         restart_s: seconds from a failure to the next step.
         failures_per_gpu_day: unexpected ends of the job for each GPU and day; Llama 3's on 16,384 H100 unless given.
         watts: power of one GPU with its share of the node; the GPU's alone, of the table, unless given.
@@ -60,11 +61,14 @@ class PlanConfig(StageConfig):
     rehearse: bool = False
 
     def problems(self, context: Context) -> Iterable[str]:
-        """Yields a device that is neither in the table nor described, or a CPU for a job that asks for GPUs."""
+        """Yields a device that is neither known nor described, or all reserved, or a CPU where GPUs are asked for."""
         training = context.sections.get("pretrain")
         gpus = training.resources.gpus_per_node if training else 0
         if self.gpu == CPU and gpus:
             yield f"gpu: must name the GPU, as pretrain asks for {gpus} a node, but is 'cpu'; choose one of {_KNOWN}"
+        memory = self.memory_gib or (DEVICES[self.gpu].memory_gib if self.gpu in DEVICES else None)
+        if memory and self.reserve_gib and self.reserve_gib >= memory:
+            yield f"reserve_gib: must be below the device's {memory:g} GiB, but is {self.reserve_gib:g}; reserve less"
         if self.gpu in (CPU, *DEVICES) or (self.memory_gib and self.peak_tflops):
             return
         yield f"gpu: must be cpu, {_KNOWN}, but is {self.gpu!r}; choose one, or give memory_gib and peak_tflops too"

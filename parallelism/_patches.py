@@ -47,7 +47,7 @@ def allocate_adam_state(optimizer: torch.optim.Optimizer) -> None:
         group["fused"] = True  # one pass over memory for what else takes a dozen
         for parameter in group["params"]:
             optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),  # where one pass reads it
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }

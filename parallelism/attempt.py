@@ -31,7 +31,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long to train and what to do on the way, in steps; none of it changes the losses.
+    """How long to train and what to do on the way, in steps; none of it changes the losses while nothing goes back.
 
     Attributes:
         eval_samples: validation windows of each stream.

@@ -111,7 +111,7 @@ def commit(writing: Writing, *, facts: Mapping[str, Any]) -> Checkpoint:
         facts: what the manifest tells about the run besides the files (JSON values).
 
     Raises:
-        OSError: a rank could not write its part, on every rank; nothing has been committed.
+        OSError: a rank could not write its part, or rank 0 could not commit; on every rank.
     """
     wait([writing.files])
     with _told_as_disk_error(writing.committed.parent, writing.step):
@@ -127,9 +127,12 @@ def commit(writing: Writing, *, facts: Mapping[str, Any]) -> Checkpoint:
         "files": {name: entry for part in gathered for name, entry in part.items()},
     }
     manifest = {**facts, "digest": digest(facts)}
-    if dist.get_rank() == 0:
-        _commit(writing.path, writing.committed, manifest)
-    dist.barrier()
+    problem = _from_rank_0(_commit(writing.path, writing.committed, manifest) if dist.get_rank() == 0 else None)
+    if problem:
+        raise OSError(
+            f"{writing.committed}: must appear under that name, but rank 0 could not commit it: {problem}; make room "
+            "on that disk or mend it, and run again"
+        )
     return Checkpoint(path=writing.committed, step=writing.step, digest=manifest["digest"])
 
 
@@ -265,11 +268,16 @@ def _load_strategy(path: Path) -> Any:
     return FullyParallelLoadStrategyWrapper(strategy, group) if group.size() > 1 else strategy
 
 
-def _commit(unfinished: Path, committed: Path, manifest: Mapping[str, Any]) -> None:
-    write_json(unfinished / MANIFEST, manifest)
-    fsync_folder(unfinished)
-    unfinished.rename(committed)
-    fsync_folder(committed.parent)
+def _commit(unfinished: Path, committed: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Makes a checkpoint appear under its name; returns why it could not, which every rank must learn."""
+    try:
+        write_json(unfinished / MANIFEST, manifest)
+        fsync_folder(unfinished)
+        unfinished.rename(committed)
+        fsync_folder(committed.parent)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _committed(folder: Path) -> list[Path]:

@@ -155,7 +155,7 @@ def read(folder: Path) -> Described:
         raise HFError(f"{path}: must be a Hugging Face model's config, but is not there; mend the path")
     try:
         config = dict(json.loads(path.read_text()))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise HFError(f"{path}: must be a JSON object, but is not ({error}); fetch it again") from error
     kind: Any = config.get("model_type")
     if kind not in get_args(Kind):
@@ -179,7 +179,10 @@ def weight_files(folder: Path) -> list[str]:
         HFError: there are none in safetensors.
     """
     index = folder / _INDEX
-    listed = json.loads(index.read_text())["weight_map"].values() if index.is_file() else [_ONE]
+    try:
+        listed = json.loads(index.read_text())["weight_map"].values() if index.is_file() else [_ONE]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HFError(f"{index}: must be a JSON object with a weight_map, but is not ({error!r}); fetch it") from error
     names = sorted(map(str, set(listed)))
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:

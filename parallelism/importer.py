@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core.transformer.module import MegatronModule
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -154,7 +154,14 @@ def _fill(local: Tensor, pieces: tuple[Piece, ...], files: Mapping[str, Any], *,
 
 def _open(folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Returns the open file of each tensor."""
-    opened = [stack.enter_context(safe_open(folder / name, framework="pt")) for name in hf_config.weight_files(folder)]
+    opened = []
+    for name in hf_config.weight_files(folder):
+        try:
+            opened.append(stack.enter_context(safe_open(folder / name, framework="pt")))
+        except SafetensorError as error:
+            raise HFError(
+                f"{folder / name}: must be whole safetensors, but is not ({error}); fetch it again"
+            ) from error
     return {name: file for file in opened for name in file.keys()}  # noqa: SIM118 - no mapping
 
 

@@ -27,15 +27,19 @@ def importable(package: str) -> bool:
 def paths(is_importable: Callable[[str], bool] = importable) -> tuple[Kernel, ...]:
     """Returns what runs the optimizer, the norms, attention and the experts.
 
-    Megatron takes the first fused Adam that is there. The others are medscale's own choice (model.py), the same
-    everywhere: torch's, whose RMSNorm and attention are fused kernels on a GPU.
+    Megatron takes the first fused Adam that is there. The others are medscale's own choice (model.py, attention.py),
+    whatever is importable: torch's RMSNorm and attention are single kernels on a GPU.
     """
     here = [package for package in PACKAGES if is_importable(package)]
     found = f"{' and '.join(here)} importable" if here else f"neither {' nor '.join(PACKAGES)} is importable"
     adam = {"transformer_engine": "TransformerEngine FusedAdam", "apex": "apex FusedAdam"}
     return (
         Kernel(operation="optimizer", used=adam[here[0]] if here else "torch AdamW", why=found),
-        Kernel(operation="norm", used="torch RMSNorm", why="exact under sequence parallel, with or without apex"),
+        Kernel(
+            operation="norm, rotation, SwiGLU",
+            used="torch's and Megatron's compiled ones; few passes on a CPU",
+            why="exact under sequence parallel, with or without apex",
+        ),
         Kernel(operation="attention", used="torch's flash and FlexAttention; tiles on a CPU", why="by device and mask"),
         Kernel(operation="experts", used="one torch matmul an expert", why="no grouped GEMM is used"),
     )

@@ -198,8 +198,9 @@ def _expert_problems(shape: ModelShape, *, layout: Layout) -> list[str]:
             return []
         return [f"expert_model_parallel_size {size} needs a model with experts, which this one has not; leave it out"]
     found = [_must_divide("expert_model_parallel_size", size, "num_moe_experts", shape.experts.num_moe_experts)]
-    ranks = layout.world_size // layout.pipeline_model_parallel_size
-    found.append(_must_divide("expert_model_parallel_size", size, "the ranks of a pipeline stage", ranks))
+    ranks, rest = divmod(layout.world_size, layout.pipeline_model_parallel_size)
+    if not rest:  # Otherwise a stage has no whole number of ranks, which _rank_problems says.
+        found.append(_must_divide("expert_model_parallel_size", size, "the ranks of a pipeline stage", ranks))
     if layout.tensor_model_parallel_size > 1 and not layout.sequence_parallel:
         found.append(
             f"sequence_parallel must be true for a model with experts and tensor_model_parallel_size "

@@ -13,6 +13,9 @@ from torch import Tensor
 from parallelism import device
 from parallelism.learner import Learner, chained
 
+_PIECE = 1 << 24
+"""Numbers that are squared at once: a GPU makes a float64 copy of them."""
+
 _ENDS = {"embedding": "embedding", "decoder.final_layernorm": "final_norm", "output_layer": "output"}
 
 
@@ -28,7 +31,8 @@ def measure(learner: Learner, *, num_layers: int) -> dict[str, float]:
     for part, weight in _shards(learner):
         for row, values in enumerate((weight.grad, weight)):
             if values is not None:
-                squares[row, places[part]] += torch.linalg.vector_norm(values.detach(), dtype=torch.float64) ** 2
+                for piece in values.detach().flatten().split(_PIECE):
+                    squares[row, places[part]] += torch.linalg.vector_norm(piece, dtype=torch.float64) ** 2
     dist.all_reduce(squares)
     rows = zip(("grad_norm", "weight_norm"), squares.tolist(), strict=True)
     return {

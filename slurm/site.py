@@ -106,7 +106,8 @@ class Site(Options):
         offline: whether nodes reach no network beyond the cluster: nothing tries to.
         continuation: how a job goes on after its time limit. requeue: the same job again. chain: where requeuing is
             forbidden, each job queues its successor (--dependency=singleton).
-        signal_lead_s: how long before the time limit a job is told to save; at least the time of a save and a minute.
+        signal_lead_s: how long before the time limit a job is told to save; at least the time of two saves, as one may
+            be on its way, and a minute.
         poll_s: how often the scheduler is asked, by all waiting commands of a results folder together.
         accounting: whether sacct answers here.
         mlflow_tracking_uri: none for SQLite beside the results.

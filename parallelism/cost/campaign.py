@@ -34,6 +34,7 @@ class Campaign:
         failures_per_gpu_day: unexpected ends of the job for each device and day.
         watts: power of one device; of its share of the node, where that is known.
         pue: power of the building over power of its computers.
+        save_interval: steps between two checkpoints, as the run has them, if it is to be judged too.
         start, deadline: of the campaign.
     """
 
@@ -49,6 +50,7 @@ class Campaign:
     failures_per_gpu_day: float = FAILURES_PER_GPU_DAY
     watts: float
     pue: float = 1.3
+    save_interval: int | None = None
     start: datetime
     deadline: datetime | None = None
 
@@ -95,8 +97,10 @@ class Forecast:
     Attributes:
         steps: optimizer steps.
         tokens_per_day: while nothing fails; `effective_tokens_per_day`: with all losses.
+        checkpoint_bytes, save_s, stalled_s: of one checkpoint, its writing, and how long training waits for it.
         interval_s, interval_steps: best work between two checkpoints.
-        goodput: productive GPU-hours over allocated GPU-hours.
+        goodput: productive GPU-hours over allocated GPU-hours, with the best interval, as all that follows.
+        own_goodput: the same with the run's save_interval; None without one.
         failures: expected number.
         days, days_low, days_high: from start to finish.
         finish, finish_low, finish_high: the same as dates.
@@ -108,9 +112,13 @@ class Forecast:
     steps: int
     tokens_per_day: float
     effective_tokens_per_day: float
+    checkpoint_bytes: float
+    save_s: float
+    stalled_s: float
     interval_s: float
     interval_steps: int
     goodput: float
+    own_goodput: float | None
     failures: float
     days: float
     days_low: float
@@ -141,6 +149,8 @@ def forecast(campaign: Campaign) -> Forecast:
     normal = NormalDist(expected, spread)
     clean = campaign.productive_s * (1 + campaign.stalled_s / interval)
     low, high = max(clean, normal.inv_cdf(_TAIL)), normal.inv_cdf(1 - _TAIL)
+    saving = campaign.save_interval
+    own = goodput(campaign, interval_s=saving * campaign.step_s) if saving else None
     steps, finish = math.ceil(campaign.tokens / campaign.tokens_per_step), campaign.start
     hours = expected / 3600 * campaign.gpus
     rate = campaign.tokens_per_step / campaign.step_s * DAY_S
@@ -148,9 +158,13 @@ def forecast(campaign: Campaign) -> Forecast:
         steps=steps,
         tokens_per_day=rate,
         effective_tokens_per_day=rate * share,
+        checkpoint_bytes=campaign.checkpoint_bytes,
+        save_s=campaign.save_s,
+        stalled_s=campaign.stalled_s,
         interval_s=interval,
         interval_steps=max(1, round(interval / campaign.step_s)),
         goodput=share,
+        own_goodput=own,
         failures=expected / campaign.failure_s,
         days=expected / DAY_S,
         days_low=low / DAY_S,

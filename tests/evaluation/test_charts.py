@@ -153,6 +153,8 @@ def test_bars_show_parts_and_a_limit() -> None:
     assert _classes(svg).count("part p0") == 1
     assert _classes(svg).count("part p1") == 1
     assert "room" in "".join(svg.itertext())
+    places = {element.text: float(element.get("x", 0)) for element in svg.iter() if element.get("text-anchor") == "end"}
+    assert places["5"] < places["room"] <= 300, "a note does not touch the limit's line, nor its name the edge"
     assert "No" not in bars([], title="t", description="d", x_label="x", width=300)
 
 

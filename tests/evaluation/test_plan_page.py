@@ -79,6 +79,7 @@ def test_what_does_not_fit_is_said() -> None:
     ("own", "says"),
     [
         (CHOSEN, "The planner chose the same layout."),
+        (replace(OWN, fits=False), "2.56 s a step, at 17.7 GiB on the fullest rank; the run's layout does not fit."),
         (replace(OWN, times=CHOSEN.times), "the run's layout is as fast."),
         (replace(OWN, times={"compute": 2.0}), "the run's layout is 22 % faster."),
         (replace(OWN, times={}), "The planner chose TP2 PP2 VP2 DP2 MBS1, at 17.7 GiB on the fullest rank."),

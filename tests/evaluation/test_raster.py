@@ -35,6 +35,13 @@ def test_each_element_is_drawn_in_its_colour(element: str, kind: str, colour: st
     assert colour in _colours(tmp_path / "chart.png")
 
 
+def test_a_limit_is_seen_across_the_bar_that_exceeds_it(tmp_path: Path) -> None:
+    bar = '<rect class="part p0" x="0" y="0" width="80" height="40"/>'
+    svg = canvas(bar + rule((40, 5), (40, 35), style="reference"), title="", description="", size=(80, 40))
+    raster.draw([(svg, "")], tmp_path / "chart.png")
+    assert "#a8470a" in _colours(tmp_path / "chart.png")
+
+
 def test_what_only_a_pointer_meets_is_left_out(tmp_path: Path) -> None:
     svg = canvas(
         '<circle class="hit" cx="20" cy="20" r="9"><title>a hint</title></circle>',

@@ -44,6 +44,12 @@ def test_a_training_is_told_without_dates_where_it_has_no_begin() -> None:
     assert words["steps"] == ["100,000", "-"]
     assert words["best save_interval"][0].endswith("; the run's is 500")
     assert not any("finish" in name or "in time" in name for name in words)
+    assert found.own_goodput
+    assert found.own_goodput < found.goodput, "no other interval wastes less"
+    size = 14 * JOB.shape.parameters(32_768) / 1e9
+    assert words["a checkpoint"][0] == f"{size:.3g} GB, {size / 10:.3g} s to write; waited for {size / 10:.3g} s"
+    assert words["goodput"][0].endswith(" with the run's save_interval")
+    assert words["energy"][0].endswith(" MWh (910 W a GPU, building included)")
     step = metrics(found)["campaign/days"] * 86_400 / 100_000 * found.goodput
     planned = plan(JOB, layout=LAYOUT).time
     assert planned
@@ -70,6 +76,8 @@ def test_more_power_and_more_failures_cost_more() -> None:
     usual = metrics(campaign(JOB, planned, terms=TERMS))
     worse = metrics(campaign(JOB, planned, terms=replace(TERMS, watts=1200, failures_per_gpu_day=5e-3)))
     assert worse["campaign/energy_mwh"] > usual["campaign/energy_mwh"] * 1200 / 700
+    lasting = replace(TERMS, train_iters=100_000_000)
+    assert in_words([campaign(JOB, planned, terms=lasting)], terms=lasting)["energy"][0].startswith("1,"), "no exponent"
     assert worse["campaign/goodput"] < usual["campaign/goodput"]
     assert worse["campaign/checkpoint_interval_steps"] < usual["campaign/checkpoint_interval_steps"]
 

@@ -72,6 +72,11 @@ def test_a_laptop_has_memory_and_no_promise_of_speed(tmp_path: Path) -> None:
     assert [row["stage"] for row in details["stages"]] == [0, 1]
     assert len(details["alternatives"]) == 10
     assert details["alternatives"][0]["slower_than_best"] == 1
+    assert details["alternatives"][0]["peak_gib"] == pytest.approx(
+        details["chosen"]["stages"][0]["total_gib"], abs=1e-6
+    )
+    peaks = [row["peak_gib"] for row in details["front"]]
+    assert peaks == sorted(set(peaks), reverse=True), "what is rounded away makes the front fold back on itself"
     assert details["kernels"][0].startswith("optimizer: ")
     assert details["chosen"]["layout"]["name"] == "TP1 PP1 DP4 MBS1"
     assert details["fits"]
@@ -87,6 +92,7 @@ def test_a_big_job_has_time_traffic_and_refusals(tmp_path: Path) -> None:
     metrics, details = outcome.metrics, outcome.details
     assert metrics["flops_per_step"] == pytest.approx(256 * 4096 * 2.0e11, rel=0.001)
     assert 0.3 < metrics["mfu"] < 0.6
+    assert details["mfu"] == metrics["mfu"]
     assert metrics["tokens_per_day"] == pytest.approx(256 * 4096 * 86_400 / metrics["step_time_s"])
     assert metrics["gpu_hours"] == pytest.approx(1000 * metrics["step_time_s"] * 256 / 3600)
     assert sum(details["time_s"][name] for name in details["time_s"] if name != "step") == pytest.approx(
@@ -175,6 +181,12 @@ def test_a_device_must_be_known_or_described() -> None:
     assert missing == (
         f"gpu: must name the GPU, as pretrain asks for 8 a node, but is 'cpu'; choose one of {', '.join(DEVICES)}"
     )
+
+
+def test_something_of_a_device_must_be_left() -> None:
+    assert _problems(PlanConfig(gpu="h100", reserve_gib=79), BIG) == []
+    (line,) = _problems(PlanConfig(gpu="h100", reserve_gib=80), BIG)
+    assert line == "reserve_gib: must be below the device's 79.1 GiB, but is 80; reserve less"
 
 
 def _problems(config: PlanConfig, section: Mapping[str, Any]) -> list[str]:

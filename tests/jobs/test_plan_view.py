@@ -45,6 +45,7 @@ def test_a_plan_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixtu
     for words in (
         "mine at b200-cloud (32 nodes x 8 NVIDIA B200): dense_7b, 151,552 tokens, as tokenize asks for",
         "The planner chose ",
+        "a step   MFU  waiting",
         "run's own  TP2 PP4 DP8 MBS1",
         "memory: TP2 PP4 DP8 MBS1",
         "stage 3",
@@ -71,7 +72,7 @@ def test_a_layout_that_does_not_fit_is_shown_and_refused(tmp_path: Path, capsys:
     sizes = {"tensor_model_parallel_size": 1, "pipeline_model_parallel_size": 1, "sequence_parallel": False}
     assert _plan(tmp_path, **sizes, micro_batch_size=2) == 2
     told = capsys.readouterr()
-    assert "does not fit" in told.out
+    assert "on the fullest rank; the run's layout does not fit." in told.out.replace("\n", " ")
     assert told.err.startswith("pretrain's layout TP1 PP1 DP64 MBS2 must fit into 79.1 GiB a rank less 6.0 GiB reserve")
 
 
@@ -114,8 +115,12 @@ def test_without_a_name_the_plan_of_run_is_shown(tmp_path: Path, capsys: pytest.
 
 
 def test_with_records_to_stand_on_the_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    monkeypatch.setattr("jobs._submit.ensure", lambda stage, *_, **__: started.append(stage))
-    options = ["plan", "--run", "demo", "--site", "laptop", "--results", str(tmp_path)]
-    assert cli.main([*options, "--after", str(tmp_path / "tokenize" / "record.json")]) == 0
-    assert started == ["plan"]
+    started: list[tuple[str, str]] = []
+    monkeypatch.setattr("jobs._submit.ensure", lambda stage, run, **_: started.append((run.name, stage)))
+    options = ["--site", "laptop", "--results", str(tmp_path)]
+    records = ["--after", str(tmp_path / "tokenize" / "record.json")]
+    assert cli.main(["plan", "--run", "demo", *options, *records]) == 0
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((ROOT / "workflows" / "runs" / "demo.yaml").read_text())
+    assert cli.main(["plan", str(mine), *options, *records]) == 0
+    assert started == [("demo", "plan"), ("mine", "plan")]

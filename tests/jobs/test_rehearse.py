@@ -45,6 +45,11 @@ def test_a_layout_that_cannot_be_is_not_rehearsed(tmp_path: Path, capsys: pytest
     assert "tensor_model_parallel_size 2 must divide num_attention_heads 9" in capsys.readouterr().err
 
 
+def test_somebody_must_rehearse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rehearse", "demo", "--results", str(tmp_path), "--processes", "0"]) == 2
+    assert capsys.readouterr().err == "--processes: must be at least 1, but is 0; give 1 or more\n"
+
+
 def test_a_plan_is_held_to_its_rehearsal() -> None:
     stages = [
         {"stage": 0, "peak_bytes": 3 * GIB, "difference": 0.01},

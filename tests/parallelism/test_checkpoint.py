@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from parallelism import device
 
@@ -241,6 +242,31 @@ def test_a_save_that_was_cut_short_leaves_the_one_before(start_training: Start, 
     result = again.wait()
     assert result.resumed_from >= 4
     assert result.refused == ()
+
+
+def test_a_commit_that_fails_is_told_on_every_rank(
+    start_training: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = checkpoint.commit
+
+    def no_room(path: Path, _: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    def telling(writing: checkpoint.Writing, **options: Any) -> checkpoint.Checkpoint:
+        try:
+            return commit(writing, **options)
+        except OSError as error:
+            (tmp_path / f"told-{dist.get_rank()}").write_text(str(error))
+            raise
+
+    monkeypatch.setattr(checkpoint, "write_json", no_room)
+    monkeypatch.setattr(checkpoint, "commit", telling)
+    attempt = start_training(tmp_path, world_size=2, save_interval=4)
+    wait_for(lambda: all((tmp_path / f"told-{rank}").exists() for rank in (0, 1)))
+    with pytest.raises(Exception, match=r"step_00000004: must appear under that name, but rank 0 could not commit it"):
+        attempt.wait()
+    assert (tmp_path / "told-1").read_text() == (tmp_path / "told-0").read_text()
+    assert not list(tmp_path.glob("checkpoints/*/step_*"))
 
 
 def test_the_watcher_is_told_before_a_checkpoint_appears(start_training: Start, tmp_path: Path) -> None:

@@ -138,3 +138,17 @@ def test_only_safetensors_are_weights(tmp_path: Path) -> None:
     (tmp_path / "one.safetensors").touch()
     with pytest.raises(HFError, match=r"must hold its weights as ../two.safetensors, but holds pytorch_model.bin"):
         hf_config.weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"metadata": {}}', '{"weight_map": []}', "half {"])
+def test_a_damaged_list_of_files_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(HFError, match=r"index.json: must be a JSON object with a weight_map, but is not .*; fetch it"):
+        hf_config.weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", "half {"])
+def test_a_config_that_is_no_object_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(HFError, match=r"config.json: must be a JSON object, but is not .*; fetch it again"):
+        hf_config.read(tmp_path)

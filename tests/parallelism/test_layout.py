@@ -107,6 +107,46 @@ def test_each_refusal_says_what_to_use(change: dict[str, Any], refusal: str) -> 
     assert refusal in problems(SHAPE, layout=replace(LAYOUT, **change), vocab_size=152_064)
 
 
+@pytest.mark.parametrize(
+    ("change", "refusals"),
+    [
+        ({"expert_model_parallel_size": 64}, []),  # over ranks of tensor, context and data parallel alike
+        (
+            {"expert_model_parallel_size": 3},
+            [
+                "expert_model_parallel_size 3 must divide num_moe_experts 64; use 1, 2, 4, 8 or 16",
+                "expert_model_parallel_size 3 must divide the ranks of a pipeline stage 64; use 1, 2, 4, 8 or 16",
+            ],
+        ),
+        (
+            {"expert_model_parallel_size": 64, "world_size": 128},
+            ["expert_model_parallel_size 64 must divide the ranks of a pipeline stage 32; use 1, 2, 4, 8 or 16"],
+        ),
+        (
+            {"expert_model_parallel_size": 8, "world_size": 250},  # no stage has 62.5 ranks
+            ["world_size 250 must be a multiple of tensor 8 x pipeline 4 x context 1 = 32; use 224 or 256"],
+        ),
+        (
+            {"sequence_parallel": False},
+            [
+                (
+                    "sequence_parallel must be true for a model with experts and tensor_model_parallel_size 8, "
+                    "but is false; set it"
+                )
+            ],
+        ),
+    ],
+)
+def test_experts_lie_whole_on_ranks_of_a_stage(change: dict[str, Any], refusals: list[str]) -> None:
+    assert problems(preset("gravity_16b_a3b"), layout=replace(LAYOUT, **change)) == refusals
+
+
+def test_only_a_model_with_experts_spreads_them() -> None:
+    (refusal,) = problems(SHAPE, layout=replace(LAYOUT, expert_model_parallel_size=2))
+    expected = "expert_model_parallel_size 2 needs a model with experts, which this one has not; leave it out"
+    assert refusal == expected
+
+
 def test_all_refusals_come_at_once() -> None:
     layout = replace(LAYOUT, tensor_model_parallel_size=3, pipeline_model_parallel_size=5, seq_length=4097)
     found = problems(SHAPE, layout=layout, vocab_size=152_064)

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from parallelism.presets import ModelShape
+from parallelism import device
+
+device.prepare()
+
+from parallelism import norms as measured  # noqa: E402 - prepared above
+from parallelism.presets import ModelShape  # noqa: E402
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "DP2": (2, {}),
@@ -37,6 +42,16 @@ def test_they_add_up_to_the_norm_of_the_model(alone: Any) -> None:
     assert math.hypot(*by_part.values()) == pytest.approx(alone.values("train/grad_norm")[4], rel=1e-5)
     assert list(alone.values("weight_norm/layer_001")) == list(alone.values("train/slowest_rank_ratio")) == [2, 4]
     assert norms(alone, "weight_norm")["final_norm"] == pytest.approx(math.sqrt(32), rel=0.01)  # 32 weights of 1
+
+
+def test_they_are_summed_piece_by_piece(
+    start_training: Callable[..., Any], alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "_PIECE", 7)
+    attempt = start_training(tmp_path, train_iters=4, stats_interval=4)
+    attempt.wait()
+    for kind in ("grad_norm", "weight_norm"):
+        assert norms(attempt, kind) == pytest.approx(norms(alone, kind), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))

@@ -130,6 +130,21 @@ def test_other_optimizers_are_left_alone() -> None:
     assert not other.state
 
 
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_the_state_that_is_made_is_the_one_that_the_first_step_of_one_pass_makes(place: str) -> None:
+    """On a GPU the step must be there too: the kernel reads it. "meta" stands for a device that is not the CPU."""
+    weight = torch.nn.Parameter(torch.zeros(2, device=place))
+    optimizer = torch.optim.AdamW([weight])
+    _patches.allocate_adam_state(optimizer)
+    made = optimizer.state[weight]
+    found = {name: (tensor.dtype, tensor.device.type, tensor.shape) for name, tensor in made.items()}
+    assert found == {
+        "step": (torch.float32, place, ()),
+        "exp_avg": (torch.float32, place, (2,)),
+        "exp_avg_sq": (torch.float32, place, (2,)),
+    }
+
+
 def test_saving_starts_no_process_which_megatron_alone_does(
     fresh: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
