@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parallelism import checkpoint, learner
+import torch
+import torch.distributed as dist
+
+from parallelism import checkpoint, device, learner
 from parallelism.checkpoint import Checkpoint, Writing
 from parallelism.learner import Learner
 from parallelism.watching import Watcher
+
+_POLL_S = 0.05
 
 
 @dataclass(kw_only=True)
@@ -61,6 +66,8 @@ class Saver:
         if self._writing is None:
             return
         started, writing = time.perf_counter(), self._writing
+        while _number(busy=self.busy):  # no rank may wait in one collective longer than the group's timeout
+            time.sleep(_POLL_S)
         self._writing = None
         self.watcher.saving(writing.step)
         self.latest = checkpoint.commit(writing, facts=self._facts or {})
@@ -70,3 +77,10 @@ class Saver:
             writing.step,
             {"train/save_stall_s": self._stalled + ended - started, "train/save_time_s": ended - self._began},
         )
+
+
+def _number(*, busy: bool) -> int:
+    """Returns how many ranks are busy; every rank must call it."""
+    ranks = torch.tensor(float(busy), device=device.current())
+    dist.all_reduce(ranks)
+    return int(ranks)

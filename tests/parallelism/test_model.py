@@ -14,10 +14,7 @@ from parallelism import device, launch
 
 device.prepare()
 
-from megatron.core import parallel_state  # noqa: E402 - prepared above
-from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed  # noqa: E402
-
-from parallelism import model  # noqa: E402
+from parallelism import groups, model  # noqa: E402 - prepared above
 from parallelism.layout import Layout  # noqa: E402
 from parallelism.presets import ModelShape, padded_vocab_size, preset  # noqa: E402
 
@@ -26,11 +23,8 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:::megatron\.")  # deprecations 
 
 def build(shape: ModelShape, *, seed: int = 1, vocab_size: int = 300) -> dict[str, Tensor]:
     layout = Layout(world_size=1, global_batch_size=1, seq_length=32)
-    with device.stand_in(), launch.joined(launch.place({})):
-        parallel_state.initialize_model_parallel()
-        model_parallel_cuda_manual_seed(1, force_reset_rng=True)
+    with device.stand_in(), launch.joined(launch.place({})), groups.made(layout):
         (chunk,) = model.build(shape, layout=layout, precision="fp32", vocab_size=vocab_size, seq_length=32, seed=seed)
-        parallel_state.destroy_model_parallel()
     return dict(chunk.named_parameters())
 
 
