@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from jobs._stage import Stage
-from jobs.pretrain import PretrainConfig, _recipe
+from jobs.pretrain import PretrainConfig, recipe_of
 from parallelism.cost.memory import GIB, stage_memory, stage_parameters
 from parallelism.cost.traffic import stage_traffic
 from parallelism.presets import ModelShape
@@ -42,7 +42,7 @@ def rehearse(
 
     layout, kernels = section.layout, kernels_of(section)
     tokens = SimpleNamespace(vocab_size=vocab_size, mixture={"tokens": 1.0})
-    recipe = _recipe(section, tokens, data_digest="", seed=0)
+    recipe = recipe_of(section, tokens, data_digest="", seed=0)
     found: dict[int, dict[str, Any]] = {}
     stages = layout.pipeline_model_parallel_size
     told(0, stages, "started")

@@ -181,7 +181,7 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
     with launch.joined(launch.place()):
         _meet(stage)
         first = _first_weights(config, shards)
-        recipe = _recipe(config, shards, data_digest=manifest, seed=stage.seed)
+        recipe = recipe_of(config, shards, data_digest=manifest, seed=stage.seed)
         result = trainer.train(
             replace(recipe, start_from_digest=first.digest) if first else recipe,
             layout=config.layout,
@@ -242,7 +242,8 @@ class _Watcher:
         self.stage.journal.sync()
 
 
-def _recipe(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int) -> Any:
+def recipe_of(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int) -> Any:
+    """Returns what decides the losses of this section on these shards: a parallelism.learner.Recipe."""
     from parallelism.learner import Recipe
 
     same = (

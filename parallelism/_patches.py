@@ -24,7 +24,8 @@ Their threads run on; a process that is forked later lacks these threads, and ha
 import contextlib
 import importlib.util
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from torch import Tensor
 from torch.nn import Parameter
 
 _SETTER = "_set_main_param_and_optimizer_states"
@@ -107,3 +109,25 @@ def release_groups() -> None:
     """Lets go of the groups that destroy_model_parallel forgets."""
     setattr(parallel_state, _LEFT, None)
     RotaryEmbedding.forward.cache_clear()
+
+
+def hosted_writer(request: Any, *, changing: frozenset[int]) -> Callable[[], None]:
+    """Returns what writes this rank's files of a save from host memory; nothing lies in the storages `changing`.
+
+    Megatron copies to host memory in the process that it starts for writing; here a thread writes, and what training
+    changes must be copied before it goes on.
+    """
+    if request.async_fn is None:
+        return lambda: None
+    rank, buckets, results = request.async_fn_args
+    hosted = request.preload_fn()
+    hosted = [
+        (path, name, (objects, [(item, _apart(tensor, changing)) for item, tensor in tensors]))
+        for path, name, (objects, tensors) in hosted
+    ]
+    buckets[:] = [(path, name, ([], [])) for path, name, _ in buckets]  # Megatron only counts them from here on
+    return partial(request.async_fn, rank, hosted, results, **request.async_fn_kwargs)
+
+
+def _apart(tensor: Tensor, changing: frozenset[int]) -> Tensor:
+    return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor

@@ -26,7 +26,7 @@ from megatron.core.dist_checkpointing.strategies.fully_parallel import (
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from parallelism._patches import saved_without_manager
+from parallelism._patches import hosted_writer, saved_without_manager
 from slurm.files import digest, fsync_file, fsync_folder, read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
@@ -90,7 +90,7 @@ def begin(folder: Path, *, step: int, states: dict[str, Any], background: bool, 
             states, str(unfinished), _save_strategy(), async_sharded_save=True, async_strategy="mcore"
         )
     changing = frozenset(tensor.untyped_storage().data_ptr() for tensor in live) if background else frozenset()
-    write = partial(_write, unfinished, write=_writer(request, changing=changing), rank=dist.get_rank())
+    write = partial(_write, unfinished, write=hosted_writer(request, changing=changing), rank=dist.get_rank())
     workers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
     files = workers.submit(write)
     workers.shutdown(wait=not background)
@@ -134,24 +134,6 @@ def commit(writing: Writing, *, facts: Mapping[str, Any]) -> Checkpoint:
             "on that disk or mend it, and run again"
         )
     return Checkpoint(path=writing.committed, step=writing.step, digest=manifest["digest"])
-
-
-def _writer(request: Any, *, changing: frozenset[int]) -> Callable[[], None]:
-    """Returns what writes this rank's files from host memory, of which nothing lies in the storages `changing`."""
-    if request.async_fn is None:
-        return lambda: None
-    rank, buckets, results = request.async_fn_args
-    hosted = request.preload_fn()
-    hosted = [
-        (path, name, (objects, [(item, _apart(tensor, changing)) for item, tensor in tensors]))
-        for path, name, (objects, tensors) in hosted
-    ]
-    buckets[:] = [(path, name, ([], [])) for path, name, _ in buckets]  # Megatron only counts them from here on
-    return partial(request.async_fn, rank, hosted, results, **request.async_fn_kwargs)
-
-
-def _apart(tensor: Tensor, changing: frozenset[int]) -> Tensor:
-    return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
 
 
 def _write(folder: Path, *, write: Callable[[], None], rank: int) -> dict[str, dict[str, Any]]:

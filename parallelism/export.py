@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from megatron.core import parallel_state
-from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -29,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from parallelism import checkpoint, device, hf, hf_config, launch, model
+from parallelism import checkpoint, device, groups, hf, hf_config, launch, model
 from parallelism.checkpoint import Checkpoint
 from parallelism.hf import ExpertLayout
 from parallelism.hf_config import Kind
@@ -289,10 +287,6 @@ def _publish(unfinished: Path, target: Path) -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """One rank and Megatron's parallel state for it, whatever job this process is part of."""
-    with device.stand_in(), launch.joined(launch.place({})):
-        parallel_state.initialize_model_parallel(create_gloo_process_groups=False)
-        model_parallel_cuda_manual_seed(1, force_reset_rng=True)
-        try:
-            yield
-        finally:
-            parallel_state.destroy_model_parallel()
+    layout = Layout(world_size=1, global_batch_size=1, seq_length=1)
+    with device.stand_in(), launch.joined(launch.place({})), groups.made(layout):
+        yield

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from parallelism.cost.memory import stage_layers
+from parallelism.cost.layers import Kinds, stage_layers
 from parallelism.layout import Layout
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -48,7 +48,8 @@ FLOP_CONVENTION = (
 
 def flops_per_token(shape: ModelShape, *, seq_length: int, vocab_size: int, convention: Convention = CAUSAL) -> int:
     """Returns the FLOPs of forward and backward per token; `vocab_size` rows as given (pad first, if wanted)."""
-    layers = _layers(shape, range(shape.num_layers), seq_length=seq_length, convention=convention)
+    kinds = shape.num_layers - shape.num_moe_layers, shape.num_moe_layers
+    layers = _layers(shape, kinds, seq_length=seq_length, convention=convention)
     return layers + 2 * convention.passes * vocab_size * shape.hidden_size
 
 
@@ -77,20 +78,18 @@ def stage_flops(shape: ModelShape, *, layout: Layout, vocab_size: int) -> list[i
     """Returns the FLOPs that one rank of each stage does in one step: causal half, plus full recomputation."""
     convention = HARDWARE_CAUSAL if layout.recompute_granularity == "full" else CAUSAL
     sizes = [
-        _layers(shape, layers, seq_length=layout.seq_length, convention=convention)
-        for layers in stage_layers(layout, shape.num_layers)
+        _layers(shape, kinds, seq_length=layout.seq_length, convention=convention)
+        for kinds in stage_layers(shape, layout=layout)
     ]
     sizes[-1] += 6 * padded_vocab_size(vocab_size) * shape.hidden_size
     tokens = layout.num_microbatches * layout.rank_tokens
     return [size * tokens // layout.tensor_model_parallel_size for size in sizes]
 
 
-def _layers(shape: ModelShape, layers: list[int] | range, *, seq_length: int, convention: Convention) -> int:
-    """FLOPs per token of the layers of these numbers; all dense layers are alike, and so are all with experts."""
-    experts = sum(map(shape.has_experts, layers))
-    kinds = ((0, len(layers) - experts), (shape.num_layers - 1, experts))
+def _layers(shape: ModelShape, kinds: Kinds, *, seq_length: int, convention: Convention) -> int:
+    """FLOPs per token of (dense layers, layers with experts); all of a kind are alike."""
     return sum(
         count * layer_flops(shape, layer, seq_length=seq_length, convention=convention)
-        for layer, count in kinds
+        for layer, count in zip((0, shape.num_layers - 1), kinds, strict=True)
         if count
     )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from parallelism.cost.kernels import CPU, GPU, Kernels
-from parallelism.cost.waiting import chunk_layers, stage_activations
+from parallelism.cost.layers import stage_layers
+from parallelism.cost.waiting import stage_activations
 from parallelism.layout import BYTES, Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -95,16 +96,6 @@ def stage_memory(
     ]
 
 
-def stage_layers(layout: Layout, num_layers: int) -> list[list[int]]:
-    """Returns the numbers of the layers on each pipeline stage; with virtual stages, those of all its chunks."""
-    stages, chunks = layout.pipeline_model_parallel_size, layout.num_model_chunks
-    size = num_layers // (stages * chunks)
-    return [
-        [(chunk * stages + stage) * size + layer for chunk in range(chunks) for layer in range(size)]
-        for stage in range(stages)
-    ]
-
-
 def _buffers(shape: ModelShape, *, layout: Layout, padded: int, element: int, kernels: Kernels) -> list[int]:
     """On each stage: the gathered sequence that matmuls under sequence parallel share, gradients kept for nothing."""
     size = layout.rank_tokens * shape.hidden_size if layout.sequence_parallel else 0
@@ -132,9 +123,8 @@ def _stage_parts(shape: ModelShape, *, layout: Layout, padded: int, kernels: Ker
     dense, mixed, experts = _layer_parts(shape, tensor=tensor, expert=expert, kernels=kernels)
     table = padded // tensor * shape.hidden_size
     sizes = []
-    for stage, layers in enumerate(chunk_layers(shape, layout=layout)):
-        routed = sum(count for _, count in layers)
-        shared = sum(count for count, _ in layers) * dense + routed * mixed
+    for stage, (plain, routed) in enumerate(stage_layers(shape, layout=layout)):
+        shared = plain * dense + routed * mixed
         if stage == 0:
             shared += table + (shape.max_position_embeddings * shape.hidden_size if kernels.learned_positions else 0)
         if stage == stages - 1:

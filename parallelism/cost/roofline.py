@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from parallelism.cost.devices import Device, Family, Matmul
-from parallelism.cost.traffic import context_width, stage_kinds
+from parallelism.cost.layers import stage_layers
+from parallelism.cost.traffic import context_width
 from parallelism.layout import Layout
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -85,7 +86,7 @@ def stage_works(
     )
     last = _output(shape, layout=layout, vocab_size=vocab_size)
     output = _seconds(last, again=False, device=device, speed=speed, matmul="bf16")
-    kinds = stage_kinds(shape, stages=layout.pipeline_model_parallel_size, chunks=layout.num_model_chunks)
+    kinds = stage_layers(shape, layout=layout)
     works = []
     for stage, (few, many) in enumerate(kinds):
         parts = [(few + many, attention), (few, mlp), (many, experts), (int(stage == len(kinds) - 1), output)]

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from parallelism.cost.memory import stage_layers, stage_parameters
+from parallelism.cost.layers import Kinds, stage_layers
+from parallelism.cost.memory import stage_parameters
 from parallelism.layout import BYTES, Layout, Precision
 from parallelism.presets import ModelShape, padded_vocab_size
 
@@ -65,24 +66,10 @@ def stage_traffic(
     ]
 
 
-@lru_cache(maxsize=512)
-def stage_kinds(shape: ModelShape, *, stages: int, chunks: int) -> tuple[tuple[int, int], ...]:
-    """Returns how many (dense layers, layers with experts) each pipeline stage has."""
-    layout = Layout(
-        world_size=stages,
-        global_batch_size=1,
-        seq_length=1,
-        pipeline_model_parallel_size=stages,
-        virtual_pipeline_model_parallel_size=chunks if chunks > 1 else None,
-    )
-    experts = [sum(map(shape.has_experts, layers)) for layers in stage_layers(layout, shape.num_layers)]
-    return tuple((shape.num_layers // stages - count, count) for count in experts)
-
-
 @lru_cache(maxsize=4096)
 def data_parameters(shape: ModelShape, *, layout: Layout, vocab_size: int) -> tuple[tuple[int, int], ...]:
     """Returns the parameters of one rank of each stage: (those reduced over data, experts over expert_data)."""
-    kinds = stage_kinds(shape, stages=layout.pipeline_model_parallel_size, chunks=layout.num_model_chunks)
+    kinds = stage_layers(shape, layout=layout)
     local = shape.experts.num_moe_experts // layout.expert_model_parallel_size if shape.experts else 0
     totals = stage_parameters(shape, layout=layout, vocab_size=vocab_size)
     experts = [count * local * shape.expert_parameters for _, count in kinds]
@@ -110,9 +97,9 @@ def _tensor_traffic(shape: ModelShape, *, layout: Layout, stage: int, element: i
         return []
     calls = _stage_tensor_calls(
         shape,
-        stages=layout.pipeline_model_parallel_size,
-        chunks=layout.num_model_chunks,
-        stage=stage,
+        kinds=stage_layers(shape, layout=layout)[stage],
+        first=stage == 0,
+        last=stage == layout.pipeline_model_parallel_size - 1,
         sequence=layout.sequence_parallel,
         recompute=layout.recompute_granularity,
     )
@@ -141,7 +128,7 @@ def _tensor_sums(shape: ModelShape, *, layout: Layout, stage: int) -> list[tuple
 
 def _whole_parameters(shape: ModelShape, *, layout: Layout, stage: int) -> int:
     """Norms and routers of a stage: each tensor parallel rank sees its share of the sequence and has all of them."""
-    kinds = stage_kinds(shape, stages=layout.pipeline_model_parallel_size, chunks=layout.num_model_chunks)
+    kinds = stage_layers(shape, layout=layout)
     dense, experts = kinds[stage]
     norms = shape.layer_vector_parameters - (shape.qkv_size if shape.add_qkv_bias else 0)
     router = shape.hidden_size * shape.experts.num_moe_experts if shape.experts else 0
@@ -151,9 +138,9 @@ def _whole_parameters(shape: ModelShape, *, layout: Layout, stage: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _stage_tensor_calls(
-    shape: ModelShape, *, stages: int, chunks: int, stage: int, sequence: bool, recompute: str | None
+    shape: ModelShape, *, kinds: Kinds, first: bool, last: bool, sequence: bool, recompute: str | None
 ) -> Calls:
-    dense, experts = stage_kinds(shape, stages=stages, chunks=chunks)[stage]
+    dense, experts = kinds
     shared = experts if shape.shared_expert_parameters else 0
     attention, mlp = _attention_calls(shape, sequence=sequence), _mlp_calls(shape, sequence=sequence)
     total: Calls = Counter()
@@ -166,7 +153,7 @@ def _stage_tensor_calls(
             total[key] += count * number * (1 + again)
         for key, number in backward.items():
             total[key] += count * number
-    _add_ends(total, shape.hidden_size, first=stage == 0, last=stage == stages - 1, sequence=sequence)
+    _add_ends(total, shape.hidden_size, first=first, last=last, sequence=sequence)
     return Counter({key: number for key, number in total.items() if number})
 
 
@@ -252,7 +239,7 @@ def _expert_traffic(shape: ModelShape, *, layout: Layout, stage: int, element: i
     """
     if shape.experts is None or layout.expert_model_parallel_size == 1:
         return []
-    kinds = stage_kinds(shape, stages=layout.pipeline_model_parallel_size, chunks=layout.num_model_chunks)
+    kinds = stage_layers(shape, layout=layout)
     layers = kinds[stage][1] * layout.num_microbatches
     again = layers if layout.recompute_granularity else 0
     chosen = shape.experts.moe_router_topk * layout.sharded_tokens

@@ -1,15 +1,12 @@
 """What waits for its backward pass on a pipeline stage at its peak, and what comes and goes beside it."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from parallelism.cost.activations import layer_activations, norm
 from parallelism.cost.kernels import Kernels
+from parallelism.cost.layers import chunk_layers
 from parallelism.layout import BYTES, Layout, Precision
 from parallelism.presets import ModelShape
-
-type Layers = tuple[tuple[tuple[int, int], ...], ...]
-"""For each stage and each of its chunks: dense layers, layers with experts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +54,6 @@ def chunks_in_flight(layout: Layout, *, stage: int) -> int:
     behind = stages - stage - 1
     warmup = behind if chunks == 1 else 2 * behind + (chunks - 1) * stages
     return min(warmup + 1, layout.num_microbatches * chunks)
-
-
-def chunk_layers(shape: ModelShape, *, layout: Layout) -> Layers:
-    """Returns how many (dense layers, layers with experts) each chunk of each stage has; the dense ones come first."""
-    leading = shape.experts.first_k_dense if shape.experts else shape.num_layers
-    return _chunk_layers(shape.num_layers, leading, layout.pipeline_model_parallel_size, layout.num_model_chunks)
-
-
-@lru_cache(maxsize=4096)
-def _chunk_layers(num_layers: int, leading: int, stages: int, chunks: int) -> Layers:
-    size = num_layers // (stages * chunks)
-    dense = [min(max(leading - number * size, 0), size) for number in range(stages * chunks)]
-    return tuple(tuple((count, size - count) for count in dense[stage::stages]) for stage in range(stages))
 
 
 def _flights(layout: Layout, *, stage: int) -> list[int]:

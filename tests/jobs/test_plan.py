@@ -192,3 +192,14 @@ def test_something_of_a_device_must_be_left() -> None:
 def _problems(config: PlanConfig, section: Mapping[str, Any]) -> list[str]:
     sections: dict[str, StageConfig] = {"pretrain": PretrainConfig.model_validate(section)}
     return list(config.problems(Context(sections=sections, root=Path())))
+
+
+def test_a_plan_may_rehearse_what_it_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    outcome = run(PlanConfig(rehearse=True), stage(tmp_path, DEMO, vocab_size=2816))
+    seen = read_json(tmp_path / "plan" / "plan.json")["rehearsal"]["stages"]
+    assert [item["parameters"] for item in seen] == [row["parameters"] for row in outcome.details["stages"]]
+    assert outcome.metrics["rehearsed_peak_gib"] == max(item["peak_bytes"] for item in seen) / 2**30
+    assert abs(outcome.metrics["planner_difference"]) < 0.05  # of a toy, whose small tensors count
+    with pytest.raises(ValueError, match="a rehearsed rank must fit into"):
+        run(PlanConfig(rehearse=True, reserve_gib=3.7), stage(tmp_path, DEMO, vocab_size=2816))

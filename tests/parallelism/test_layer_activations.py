@@ -19,9 +19,7 @@ from parallelism.presets import ModelShape, preset
 
 device.prepare()
 
-from megatron.core import parallel_state  # noqa: E402 - prepared above
-from megatron.core.fusions.fused_bias_swiglu import bias_swiglu_impl  # noqa: E402
-from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed  # noqa: E402
+from megatron.core.fusions.fused_bias_swiglu import bias_swiglu_impl  # noqa: E402 - prepared above
 
 from parallelism import groups  # noqa: E402
 from parallelism.model import build  # noqa: E402
@@ -98,21 +96,23 @@ def test_tiles_are_those_of_attention() -> None:
 
 def _one_layer(shape: ModelShape, layout: Layout, precision: Precision) -> int:
     """Returns what three layers keep and two do not, on one rank."""
-    with device.stand_in(), launch.joined(launch.place({})):
-        parallel_state.initialize_model_parallel()
-        model_parallel_cuda_manual_seed(1)
+    with device.stand_in(), launch.joined(launch.place({})), groups.made(layout):
         two, three = (_kept(replace(shape, num_layers=count), layout=layout, precision=precision) for count in (2, 3))
     return three - two
 
 
-def test_fused_kernels_keep_their_inputs_only() -> None:
-    """A GPU's norm is asked without a GPU: its tensors have no storage."""
+def test_fused_kernels_keep_their_inputs_only(in_child: Callable[..., Any]) -> None:
+    assert in_child(_fused_norm) == 512 * (128 * 2 + 4)
+    projected = torch.randn(256, 2, 768, dtype=torch.bfloat16, requires_grad=True)
+    assert _saved(lambda: bias_swiglu_impl(projected, None)) == projected.nbytes
+
+
+def _fused_norm() -> int:
+    """Asks a GPU's norm without a GPU: its tensors have no storage, but torch counts a GPU from then on, so no fork."""
     with FakeTensorMode():
         norm = torch.nn.RMSNorm(128, device="cuda", dtype=torch.bfloat16)
         entering = torch.randn(512, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        assert _saved(lambda: norm(entering), parameters=norm.parameters()) == 512 * (128 * 2 + 4)
-    projected = torch.randn(256, 2, 768, dtype=torch.bfloat16, requires_grad=True)
-    assert _saved(lambda: bias_swiglu_impl(projected, None)) == projected.nbytes
+        return _saved(lambda: norm(entering), parameters=norm.parameters())
 
 
 def _kept(shape: ModelShape, *, layout: Layout, precision: Precision) -> int:

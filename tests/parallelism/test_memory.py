@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from parallelism.cost.activations import layer_activations
 from parallelism.cost.kernels import CPU, CUBLAS_WORKSPACE, GPU
-from parallelism.cost.memory import stage_layers, stage_memory, stage_parameters
-from parallelism.cost.waiting import chunk_layers
+from parallelism.cost.layers import chunk_layers, stage_layers
+from parallelism.cost.memory import stage_memory, stage_parameters
 from parallelism.layout import Layout
 from parallelism.presets import preset
 
@@ -45,10 +45,8 @@ def test_ranks_of_a_stage_together_hold_its_layers() -> None:
 def test_the_dense_layers_come_first() -> None:
     layout = replace(LAYOUT, virtual_pipeline_model_parallel_size=2)
     assert chunk_layers(SHAPE, layout=layout) == (((1, 6), (0, 7)), ((0, 7), (0, 7)))
-    for stage, layers in enumerate(stage_layers(layout, SHAPE.num_layers)):
-        assert sum(map(SHAPE.has_experts, layers)) == sum(
-            count for _, count in chunk_layers(SHAPE, layout=layout)[stage]
-        )
+    assert stage_layers(SHAPE, layout=layout) == ((1, 13), (0, 14))
+    assert sum(many for _, many in stage_layers(SHAPE, layout=layout)) == SHAPE.num_moe_layers
 
 
 def test_recomputation_keeps_less_and_the_less_the_more_is_computed_again() -> None:

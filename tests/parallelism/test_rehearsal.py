@@ -1,5 +1,6 @@
 """Rehearsals: as real processes do it, as the planner says it, and alike on the ranks of a stage."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -126,7 +127,11 @@ def test_even_splits_give_every_choice_to_an_expert() -> None:
     assert _rehearsed.even_splits(10, experts=4).tolist() == [3, 3, 2, 2]
 
 
-def test_the_meter_counts_what_lives_and_what_is_multiplied() -> None:
+def test_the_meter_counts_what_lives_and_what_is_multiplied(in_child: Callable[..., Any]) -> None:
+    in_child(_multiply)
+
+
+def _multiply() -> None:
     with FakeTensorMode(), Meter() as meter:
         left, right = torch.empty(64, 32), torch.empty(32, 16)
         assert meter.live == 4 * (64 * 32 + 32 * 16)
