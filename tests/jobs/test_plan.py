@@ -201,5 +201,3 @@ def test_a_plan_may_rehearse_what_it_plans(tmp_path: Path, monkeypatch: pytest.M
     assert [item["parameters"] for item in seen] == [row["parameters"] for row in outcome.details["stages"]]
     assert outcome.metrics["rehearsed_peak_gib"] == max(item["peak_bytes"] for item in seen) / 2**30
     assert abs(outcome.metrics["planner_difference"]) < 0.05  # of a toy, whose small tensors count
-    with pytest.raises(ValueError, match="a rehearsed rank must fit into"):
-        run(PlanConfig(rehearse=True, reserve_gib=3.7), stage(tmp_path, DEMO, vocab_size=2816))
