@@ -25,12 +25,22 @@ class Record:
         group: records of one group are always in the same split.
         language: ISO 639-1 code of text; None for everything else.
         pair: what translations of each other have in common; None for what has none.
+        where: the item within its file, for people: "line 12", "item 4", "cell AAAC-1".
+        offsets: first byte and the one behind the last in the (uncompressed) file; None where the format has none.
+        date: of the item itself, ISO 8601 as exact as it is known: "2021", "2021-03", "2021-03-04".
+        license: SPDX identifier of this item, where it is not the source's.
+        ids: names the world knows it by, such as "pmid:22663011", "nct:NCT02576665"; held-out ones are refused.
     """
 
     content: Mapping[str, Any]
     group: str
     language: str | None = None
     pair: str | None = None
+    where: str = ""
+    offsets: tuple[int, int] | None = None
+    date: str | None = None
+    license: str | None = None
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,11 @@ class Modality(Protocol):
     @property
     def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant, seen as an attribute
         """File names that can be read end so, before an optional .gz."""
+        ...
+
+    @property
+    def SCALE(self) -> str:  # noqa: N802 - likewise
+        """From L1, language, to L7, patients and populations."""
         ...
 
     @property

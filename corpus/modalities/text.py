@@ -16,6 +16,7 @@ from slurm.files import digest
 
 _PROSE = (".txt", ".md")
 SUFFIXES = (*_PROSE, *(name for name in tables.SUFFIXES if name != ".txt"), ".xml")
+SCALE = "L1"
 SYMBOLS = tags("text")
 
 Language = Annotated[str, Field(pattern="^[a-z]{2}$")]

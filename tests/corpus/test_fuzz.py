@@ -23,11 +23,11 @@ SEEDS = {
     "a.xml": b"<ICD10CM.tabular><diag><name>A00</name><desc>Cholera</desc></diag></ICD10CM.tabular>",
 }
 OPTIONS: dict[str, dict[str, Any]] = {
-    "trials": {"study": "T", "fields": {"s": "smiles"}, "outcome": {"o": "label"}},
+    "trial": {"study": "T", "fields": {"s": "smiles"}, "outcome": {"o": "label"}},
 }
 PAIRS = [
-    *(("molecules", name) for name in ("a.csv", "a.tsv", "a.jsonl", "a.json", "a.smi", "a.sdf")),
-    *(("proteins", "a.fasta"), ("trials", "a.csv"), ("text", "a.jsonl"), ("text", "a.md"), ("text", "a.xml")),
+    *(("molecule", name) for name in ("a.csv", "a.tsv", "a.jsonl", "a.json", "a.smi", "a.sdf")),
+    *(("protein", "a.fasta"), ("trial", "a.csv"), ("text", "a.jsonl"), ("text", "a.md"), ("text", "a.xml")),
 ]
 
 

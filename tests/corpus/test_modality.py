@@ -7,16 +7,16 @@ from itertools import pairwise
 
 import pytest
 
-from corpus.modalities import cells, molecules, proteins, text, trials
+from corpus.modalities import molecule, omics, protein, text, trial
 from corpus.modality import Modality, UnusableError, modalities, modality, reject
 from corpus.symbols import SYMBOL, inside, names, plain, symbol
 
 ALL: dict[str, Modality] = {
-    "cells": cells,
-    "molecules": molecules,
-    "proteins": proteins,
+    "molecule": molecule,
+    "omics": omics,
+    "protein": protein,
     "text": text,
-    "trials": trials,
+    "trial": trial,
 }
 
 

@@ -15,26 +15,26 @@ YES = {"0": "no", "1": "yes"}
 CASES: dict[str, tuple[str, dict[str, Any], int, dict[str, int]]] = {
     # file: modality, options, records, rejects
     "molecules/tox21.csv": (
-        "molecules",
+        "molecule",
         {"properties": {"p53": {"column": "SR-p53", "values": YES}}},
         7823,
         {"impossible": 8},
     ),
-    "molecules/delaney.csv": ("molecules", {"properties": {"log solubility": "logp"}}, 1128, {}),
-    "molecules/BBBP.csv": ("molecules", {"properties": {"barrier": {"column": "p_np", "values": YES}}}, 2039, {}),
-    "molecules/chembl_approved_drugs.parquet": ("molecules", {"properties": {"drug": "pref_name"}}, 2628, {}),
-    "molecules/solubility.train.sdf": ("molecules", {"properties": {"class": "SOL_classification"}}, 1025, {}),
+    "molecules/delaney.csv": ("molecule", {"properties": {"log solubility": "logp"}}, 1128, {}),
+    "molecules/BBBP.csv": ("molecule", {"properties": {"barrier": {"column": "p_np", "values": YES}}}, 2039, {}),
+    "molecules/chembl_approved_drugs.parquet": ("molecule", {"properties": {"drug": "pref_name"}}, 2628, {}),
+    "molecules/solubility.train.sdf": ("molecule", {"properties": {"class": "SOL_classification"}}, 1025, {}),
     "proteins/P62593.fasta": (
-        "proteins",
+        "protein",
         {"header_pattern": r"\|(?P<score>[-.\d]+)$", "properties": {"s": "score"}},
         5397,
         {},
     ),
-    "proteins/DMS_substitutions.csv": ("proteins", {"properties": {"organism": "source_organism"}}, 217, {}),
-    "omics/pbmc_5k_protein_v3.h5ad": ("cells", {}, 200, {}),
-    "omics/10x_pbmc68k_reduced.zarr.zip": ("cells", {}, 0, {"negative": 700}),  # it holds only the scaled matrix
+    "proteins/DMS_substitutions.csv": ("protein", {"properties": {"organism": "source_organism"}}, 217, {}),
+    "omics/pbmc_5k_protein_v3.h5ad": ("omics", {}, 200, {}),
+    "omics/10x_pbmc68k_reduced.zarr.zip": ("omics", {}, 0, {"negative": 700}),  # it holds only the scaled matrix
     "clinical_trials/pharmaverseadam_adsl.csv": (
-        "trials",
+        "trial",
         {"study": "CDISC pilot", "group": "USUBJID", "fields": {"age": "AGE"}, "outcome": {"end": "EOSSTT"}},
         254,
         {"no_outcome": 52},
@@ -65,10 +65,10 @@ def test_shared_data_is_read(path: str, read: Read, real: Callable[[str], Path])
 @pytest.mark.parametrize(
     ("path", "name", "message"),
     [
-        ("proteins/avgfp.tsv", "proteins", "must have a column sequence, seq, proteinsequence or so, but has variant,"),
+        ("proteins/avgfp.tsv", "protein", "must have a column sequence, seq, proteinsequence or so, but has variant,"),
         ("drug_labels/humira.xml", "text", "must be an ICD-10-CM tabular list, but is <document>; use another format"),
         ("literature_qa/efetch_citation_22663011.xml", "text", "must be XML without a document type, but declares one"),
-        ("drug_labels/sections.csv", "molecules", "must have a column molblock, smiles, canonicalsmiles or so"),
+        ("drug_labels/sections.csv", "molecule", "must have a column molblock, smiles, canonicalsmiles or so"),
     ],
 )
 def test_what_a_modality_cannot_read_is_one_line(
@@ -80,7 +80,7 @@ def test_what_a_modality_cannot_read_is_one_line(
 
 def test_the_demo_cells_are_read_whole(read: Read, real: Callable[[str], Path]) -> None:
     path = real(".demo-data/scanpy/datasets/10x_pbmc68k_reduced.h5ad")
-    found = read("cells", path, top_genes=48, properties={"cell type": "bulk_labels"})
+    found = read("omics", path, top_genes=48, properties={"cell type": "bulk_labels"})
     assert (len(found.records), found.rejects, found.notes[0].text) == (700, [], "700 cells x 765 genes of raw")
     assert {len(record.content["genes"]) for record in found.records} == {48}
 

@@ -8,18 +8,18 @@ from pydantic import ValidationError
 
 from corpus.source import Source
 
-GOOD: dict[str, Any] = {"name": "a", "modality": "molecules", "path": "a.csv", "license": "MIT"}
+GOOD: dict[str, Any] = {"name": "a", "modality": "molecule", "path": "a.csv", "license": "MIT"}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
-            {"modality": "molecule"},
-            r"modality: must be one of cells, .*, trials, but is 'molecule'; change it",
+            {"modality": "molecules"},
+            r"modality: must be one of molecule, .*, trial, but is 'molecules'; change it",
         ),
         ({"path": "a.xlsx"}, r"path: must end in \.csv, .*, but is 'a.xlsx'; convert it"),
-        ({"modality": "cells"}, r"path: must end in \.h5ad, \.zip, but is 'a.csv'; convert it"),
+        ({"modality": "omics"}, r"path: must end in \.h5ad, \.zip, but is 'a.csv'; convert it"),
         ({"license": "CC BY 4.0"}, "String should match pattern"),
         ({"license": ""}, "String should match pattern"),
         ({"name": "Name with blanks"}, "String should match pattern"),
@@ -38,9 +38,9 @@ GOOD: dict[str, Any] = {"name": "a", "modality": "molecules", "path": "a.csv", "
             r"options\.header: must be a .*, but is 'perhaps'; change it",
         ),
         ({"options": {"properties": {"a:b": "c"}}}, r"options\.properties.*: must .*match pattern"),
-        ({"modality": "trials"}, r"options\.study: must be given, but is not there; add it; options\.fields"),
+        ({"modality": "trial"}, r"options\.study: must be given, but is not there; add it; options\.fields"),
         (
-            {"modality": "proteins", "options": {"header_pattern": "("}},
+            {"modality": "protein", "options": {"header_pattern": "("}},
             r"options\.header_pattern: must be a regular expression, but missing \), .*; mend '\('$",
         ),
     ],

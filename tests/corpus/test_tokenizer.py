@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 
 from corpus import tokenizer as made
 from corpus.clean import clean_text
-from corpus.modalities import molecules, proteins, text, trials
+from corpus.modalities import molecule, protein, text, trial
 from corpus.modality import UnusableError
 from corpus.symbols import END, PAD
 
-SYMBOLS = [*molecules.SYMBOLS, *proteins.SYMBOLS, *text.SYMBOLS, *trials.SYMBOLS]
+SYMBOLS = [*molecule.SYMBOLS, *protein.SYMBOLS, *text.SYMBOLS, *trial.SYMBOLS]
 TEXTS = ["The heart pumps blood through 120 vessels. ", "심장은 혈액을 온몸으로 보낸다. "] * 20
 SIZE = 640
 
@@ -42,14 +42,14 @@ def test_any_text_comes_back(tokenizer: Tokenizer, given_text: str) -> None:
 
 @given(sequence=st.text(alphabet="ACDEFGHIKLMNPQRSTVWYBZXUOJ*", min_size=1))
 def test_a_protein_is_one_token_a_letter(tokenizer: Tokenizer, sequence: str) -> None:
-    ids = _comes_back(tokenizer, proteins.render({"sequence": sequence, "properties": {}}))
+    ids = _comes_back(tokenizer, protein.render({"sequence": sequence, "properties": {}}))
     assert len(ids) == len(sequence) + 2
 
 
 def test_symbols_and_text_share_no_id(tokenizer: Tokenizer) -> None:
-    protein = set(_comes_back(tokenizer, proteins.render({"sequence": "ACDEFGHIKLM", "properties": {}})))
+    letters = set(_comes_back(tokenizer, protein.render({"sequence": "ACDEFGHIKLM", "properties": {}})))
     written = set(_comes_back(tokenizer, "ACDEFGHIKLM aa:A"))
-    assert not protein & written
+    assert not letters & written
 
 
 def test_every_digit_is_a_token(tokenizer: Tokenizer) -> None:
@@ -75,7 +75,7 @@ def test_transformers_gives_equal_ids(tokenizer: Tokenizer, tmp_path: Path) -> N
     loaded = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert (len(loaded), loaded.eos_token, loaded.pad_token) == (SIZE, END, PAD)
     content = {"smiles": "C[C@H](N)c1cc[nH]c1.[Na+]", "properties": {"약물": "Na 12, x"}}
-    for written in (molecules.render(content), "심장 heart\n\n  12", f"a{END}b"):
+    for written in (molecule.render(content), "심장 heart\n\n  12", f"a{END}b"):
         ids = loaded(written)["input_ids"]
         assert ids == tokenizer.encode(written).ids
         assert loaded.decode(ids, skip_special_tokens=False) == written
@@ -95,7 +95,7 @@ def test_a_trained_tokenizer_is_loaded_and_extended(tmp_path: Path) -> None:
     loaded = made.add_symbols(made.load(tmp_path), SYMBOLS, vocab_size=None)
     assert loaded.get_vocab_size() % 128 == 0
     assert parts["vocab"].items() <= loaded.get_vocab().items()
-    _comes_back(loaded, proteins.render({"sequence": "MKT", "properties": {"a": "심장 12"}}))
+    _comes_back(loaded, protein.render({"sequence": "MKT", "properties": {"a": "심장 12"}}))
     with pytest.raises(ValueError, match=r"^tokenize.vocab_size: must be at least \d+, but is 300; raise it or leave"):
         made.add_symbols(made.load(tmp_path), SYMBOLS, vocab_size=300)
 

@@ -53,7 +53,7 @@ def records(tmp_path: Path) -> Records:
 
     write(
         tmp_path,
-        "molecules",
+        "molecule",
         "train",
         [
             molecule("CC", solubility="low"),
@@ -64,20 +64,20 @@ def records(tmp_path: Path) -> Records:
     )
     write(
         tmp_path,
-        "molecules",
+        "molecule",
         "valid",
         [molecule("CCC", solubility="low", drug="propane"), molecule("CO", solubility="unheard of"), molecule("CN")],
     )
     proteins = [{"sequence": "GLWSK", "properties": {"antimicrobial": value}} for value in ("yes", "no", "yes")]
-    write(tmp_path, "proteins", "train", proteins)
-    write(tmp_path, "proteins", "valid", proteins[1:2])
+    write(tmp_path, "protein", "train", proteins)
+    write(tmp_path, "protein", "valid", proteins[1:2])
     cells = [
         {"genes": ["CD3D", "CD74"], "properties": {"cell type": value}} for value in ("CD34+", "CD34+ T", "CD34+ T")
     ]
-    write(tmp_path, "cells", "train", cells)
-    write(tmp_path, "cells", "valid", cells[:1])
-    write(tmp_path, "trials", "train", [trial("yes", weeks="3"), trial("yes", weeks="8"), trial("no", weeks="5")])
-    write(tmp_path, "trials", "valid", [trial("no", weeks="3")])
+    write(tmp_path, "omics", "train", cells)
+    write(tmp_path, "omics", "valid", cells[:1])
+    write(tmp_path, "trial", "train", [trial("yes", weeks="3"), trial("yes", weeks="8"), trial("no", weeks="5")])
+    write(tmp_path, "trial", "valid", [trial("no", weeks="3")])
     for index, language in enumerate(("en", "ko")):
         texts = [{"text": pair[index]} for pair in DOCUMENTS.values()]
         write(tmp_path, f"text.{language}", "train", texts)
@@ -117,15 +117,15 @@ def test_the_records_with_the_smallest_ids_that_have_the_annotation_are_kept(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ids 0 to 3, record 3 has no class: two of the others are kept, in whatever order they were written."""
-    path = records.folder / "records" / "molecules.train.jsonl"
+    path = records.folder / "records" / "molecule.train.jsonl"
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[::-1]))
     monkeypatch.setattr("evaluation.heldout.TRAIN_RECORDS", 2)
     monkeypatch.setattr("evaluation.heldout.HELD_OUT_RECORDS", 1)
-    assert records.train("molecules", lambda record: record["content"]["properties"].get("solubility")) == [
+    assert records.train("molecule", lambda record: record["content"]["properties"].get("solubility")) == [
         "low",
         "high",
     ]
-    assert records.held_out("molecules", lambda record: record["id"] if record["id"] != "0" else None) == ["1"]
+    assert records.held_out("molecule", lambda record: record["id"] if record["id"] != "0" else None) == ["1"]
     assert records.held_out("absent", lambda record: record) == []
     (item,) = benchmark("molecule_solubility").items(records)
     assert item.group == "valid0"

@@ -6,7 +6,7 @@ from evaluation.items import POOL, Item, best, distractors, make_item, select, w
 
 
 def item(prompt: str, *, choices: tuple[str, ...] = (" yes", " no"), answer: int = 0) -> Item:
-    return make_item(group="g", stream="trials", prompt=prompt, choices=choices, answer=answer, guess=None)
+    return make_item(group="g", stream="trial", prompt=prompt, choices=choices, answer=answer, guess=None)
 
 
 def test_the_id_is_that_of_the_content() -> None:
@@ -33,7 +33,7 @@ def test_refuses_a_prompt_that_ends_in_a_space(prompt: str) -> None:
 def test_the_baselines_score() -> None:
     asked = item("died:")
     assert asked.baseline == 0.5
-    guessed = make_item(group="g", stream="trials", prompt="died:", choices=(" yes", " no"), answer=1, guess=1)
+    guessed = make_item(group="g", stream="trial", prompt="died:", choices=(" yes", " no"), answer=1, guess=1)
     assert guessed.baseline == 1
 
 

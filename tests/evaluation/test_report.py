@@ -71,7 +71,7 @@ def _score(name: str, *, verdict: str, text: str) -> Score:
     return Score(
         name=name,
         question=f"What is asked? {text}",
-        modality="molecules",
+        modality="molecule",
         metric="accuracy by log-probability",
         baseline=f"the most common class {text}",
         chance=0.25,
@@ -129,7 +129,7 @@ def _findings(text: str = "") -> Findings:
         sources=[
             Source(
                 name=f"drugs{text}",
-                modality="molecules",
+                modality="molecule",
                 license=f"CC-BY-NC-4.0{text}",
                 commercial=False,
                 records=90,

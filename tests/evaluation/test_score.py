@@ -26,7 +26,7 @@ def items(count: int) -> list[Item]:
     return [
         make_item(
             group=str(index),
-            stream="molecules",
+            stream="molecule",
             prompt=f"{index}" + "".join(generator.choices("CNO=()", k=generator.randint(3, 60))),
             choices=(" low", " medium", " high"),
             answer=index % 3,

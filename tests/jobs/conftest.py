@@ -109,7 +109,7 @@ class Results:
 def _load(folder: Path, site: str, **changes: Any) -> tuple[Run, Site]:
     text = yaml.safe_load((ROOT / "workflows/runs/demo.yaml").read_text())
     (folder / "few.csv").write_text("smiles\nCCO\n")
-    source = {"name": "few", "modality": "molecules", "path": str(folder / "few.csv"), "license": "CC0-1.0"}
+    source = {"name": "few", "modality": "molecule", "path": str(folder / "few.csv"), "license": "CC0-1.0"}
     text |= {"prepare": {"sources": [source]}, "evaluate": {"benchmarks": ["molecule_solubility"]}, **changes}
     (folder / "small.yaml").write_text(yaml.safe_dump(text))
     return load(str(folder / "small.yaml"), site)

@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for length in range(60):
             properties = {"solubility": "low" if length > 20 else "high"}
             content = {"smiles": "C" * (length + 1), "properties": properties}
-            writer.add(Record(content=content, group=f"{length}"), source("alkanes", "molecules", "alkanes.smi"))
+            writer.add(Record(content=content, group=f"{length}"), source("alkanes", "molecule", "alkanes.smi"))
     model = root / "export" / "model"
     tokenizer.save(make_tokenizer(root / "prepare", base=None, vocab_size=1024), model)
     torch.manual_seed(0)

@@ -52,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, in_child: Callable[..., A
     pairs = [{"en": f"Patient {n} has a fever.", "ko": f"환자 {n}번은 열이 있다."} for n in range(60)]
     (root / "t.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     sources = [
-        {"name": "p", "modality": "proteins", "path": str(root / "p.fasta"), "license": "MIT"},
+        {"name": "p", "modality": "protein", "path": str(root / "p.fasta"), "license": "MIT"},
         {"name": "t", "modality": "text", "path": str(root / "t.jsonl"), "license": "MIT"},
     ]
     prepare(PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2}), stage(root, "prepare"))
@@ -71,7 +71,7 @@ def test_every_stream_is_compared_and_every_file_is_listed(exported: tuple[Path,
     assert outcome.details["kind"] == "llama"
     assert outcome.details["checkpoint"] == {"step": 2, "digest": trained.details["checkpoint"]["digest"]}
     streams = outcome.details["streams"]
-    assert set(streams) == {"proteins", "text.en", "text.ko"}
+    assert set(streams) == {"protein", "text.en", "text.ko"}
     assert all(0 < row["tokens"] <= 3 * 32 for row in streams.values())
     files = sha256_files(root / "export" / "model")
     assert outcome.outputs == {f"model/{name}": digest for name, digest in files.items()}

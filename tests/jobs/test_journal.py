@@ -39,7 +39,7 @@ def test_everything_written_is_read_back(journal: Journal) -> None:
     begin(journal)
     journal.metrics(1, {"train/loss": 2.5, "bad": math.nan, "up": math.inf, "down": -math.inf})
     journal.tag("colour", "파랑")
-    journal.dataset(name="cells", digest="ab" * 32, source="cells.h5ad", context="training")
+    journal.dataset(name="omics", digest="ab" * 32, source="cells.h5ad", context="training")
     journal.end("FINISHED")
     assert kinds(journal) == ["start", "metrics", "tag", "dataset", "end"]
     history = read_history(journal.path)

@@ -42,12 +42,12 @@ def _config(tmp_path: Path, **settings: Any) -> PrepareConfig:
     sources = [
         {
             "name": "mols",
-            "modality": "molecules",
+            "modality": "molecule",
             "path": str(tmp_path / "m.csv"),
             "license": "CC-BY-NC-4.0",
             "options": {"properties": {"active": answers}},
         },
-        {"name": "prots", "modality": "proteins", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
+        {"name": "prots", "modality": "protein", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
     ]
     return PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.5, **settings})
 
@@ -69,7 +69,7 @@ def test_sources_become_records_with_counts_and_digests(tmp_path: Path) -> None:
     assert outcome.outputs == {name: sha256_file(folder / name) for name in outcome.outputs}
     assert set(outcome.outputs) == {
         "rejects.jsonl",
-        *(f"records/{stream}.{split}.jsonl" for stream in ("molecules", "proteins") for split in ("train", "valid")),
+        *(f"records/{stream}.{split}.jsonl" for stream in ("molecule", "protein") for split in ("train", "valid")),
     }
     first, second = outcome.details["sources"]
     assert (first["records"], first["duplicates"], first["rejects"], first["commercial"]) == (
@@ -79,7 +79,7 @@ def test_sources_become_records_with_counts_and_digests(tmp_path: Path) -> None:
         False,
     )
     assert (second["records"], second["commercial"], second["license"]) == (2, True, "MIT")
-    splits = {record["content"]["smiles"]: record["group"] for record in _records(folder, "molecules")}
+    splits = {record["content"]["smiles"]: record["group"] for record in _records(folder, "molecule")}
     assert splits["C[C@H](N)C(=O)O"] == splits["C[C@@H](N)C(=O)O"]
     kinds = [entry["kind"] for entry, _ in read_entries(folder / "journal.jsonl")]
     assert kinds == ["dataset", "dataset"]
@@ -137,6 +137,6 @@ def test_a_name_is_used_once(tmp_path: Path) -> None:
 
 def test_the_demo_names_sources_of_every_modality() -> None:
     sources = load("demo", "laptop")[0].sections["prepare"].sources  # type: ignore[attr-defined]
-    assert {source.modality for source in sources} == {"cells", "molecules", "proteins", "text", "trials"}
+    assert {source.modality for source in sources} == {"omics", "molecule", "protein", "text", "trial"}
     assert all(not Path(source.path).is_absolute() for source in sources)
     assert (ROOT / "corpus/samples").is_dir()

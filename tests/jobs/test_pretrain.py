@@ -69,7 +69,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [{"en": f"Patient {number} has a fever.", "ko": f"환자 {number}번은 열이 있다."} for number in range(60)]
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     sources = [
-        {"name": "p", "modality": "proteins", "path": str(folder / "p.fasta"), "license": "MIT"},
+        {"name": "p", "modality": "protein", "path": str(folder / "p.fasta"), "license": "MIT"},
         {"name": "t", "modality": "text", "path": str(folder / "t.jsonl"), "license": "MIT"},
     ]
     prepare(PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2}), stage(folder, "prepare"))
@@ -81,7 +81,7 @@ def test_it_reports_losses_rates_and_a_checkpoint_and_goes_on(root: Path) -> Non
     first = run(config(), stage(root, "pretrain"))
     assert first.details["resumed_from"] == 0
     streams = first.details["streams"]
-    assert set(streams) == {"proteins", "text.en", "text.ko"}
+    assert set(streams) == {"protein", "text.en", "text.ko"}
     for name, row in streams.items():
         assert first.metrics[f"valid/loss/{name}"] == row["valid_loss"]
         assert first.metrics[f"valid/unigram_entropy/{name}"] == row["unigram_entropy"] > 0
@@ -191,16 +191,16 @@ PHASES = ("a phase after the end", "a phase without a mixture")
             "profile_steps: must be a first step and a last, not before it, but is 3 and 2; swap them",
         ),
         (
-            {"phases": [{"start_iter": 5, "mixture": {"proteins": 1.0}}]},
+            {"phases": [{"start_iter": 5, "mixture": {"protein": 1.0}}]},
             (
                 "phases.0.start_iter: must be above 1, where the phase before it starts, and at most lr_decay_iters "
                 "(train_iters unless given) 4, but is 5; change it"
             ),
         ),
         (
-            {"phases": [{"start_iter": 2, "mixture": {"proteins": 0.5}}]},
+            {"phases": [{"start_iter": 2, "mixture": {"protein": 0.5}}]},
             (
-                "phases.0.mixture: a mixture must be positive weights that sum to 1, but is {'proteins': 0.5}; "
+                "phases.0.mixture: a mixture must be positive weights that sum to 1, but is {'protein': 0.5}; "
                 "correct the weights"
             ),
         ),
@@ -214,9 +214,9 @@ def test_planning_refuses_what_cannot_be(changes: dict[str, Any], line: str) -> 
 
 
 def test_a_phase_mixes_what_tokenize_mixes() -> None:
-    phases = [{"start_iter": 2, "mixture": {"text.ko": 0.5, "cells": 0.5}}, {"start_iter": 3, "mixture": {"cells": 1}}]
+    phases = [{"start_iter": 2, "mixture": {"text.ko": 0.5, "omics": 0.5}}, {"start_iter": 3, "mixture": {"omics": 1}}]
     section = config(phases=phases)
-    sections = {"tokenize": TokenizeConfig(vocab_size=704, mixture={"text.ko": 1.0, "proteins": 1.0})}
+    sections = {"tokenize": TokenizeConfig(vocab_size=704, mixture={"text.ko": 1.0, "protein": 1.0})}
     (first, _) = section.problems(Context(sections=sections, root=ROOT))
     assert first == (
         "phases.0.mixture.cells: must be a stream that tokenize mixes, text.ko, proteins, but is not; correct the "
@@ -231,7 +231,7 @@ def test_a_course_of_everything(root: Path) -> None:
     changes = {
         "micro_batch_size": 1,
         "rampup_batch_size": {"start": 2, "increment": 2, "samples": 4},
-        "phases": [{"start_iter": 4, "mixture": {"proteins": 1.0}}],
+        "phases": [{"start_iter": 4, "mixture": {"protein": 1.0}}],
         "on_spike": "skip",
         "stats_interval": 2,
         "profile_steps": [2, 2],
@@ -244,11 +244,11 @@ def test_a_course_of_everything(root: Path) -> None:
     manifest = read_json(root / "course" / done.details["checkpoint"]["path"] / "manifest.json")
     assert manifest["deterministic"]["NCCL_ALGO"] == "Ring"
     assert manifest["kernels"] == done.details["kernels"]
-    assert manifest["recipe"]["phases"] == [[4, {"proteins": 1.0}]]
+    assert manifest["recipe"]["phases"] == [[4, {"protein": 1.0}]]
     assert (done.details["skipped"], done.details["rewinds"]) == ([], [])
     curves = read_history(root / "course" / "journal.jsonl").curves
     assert set(curves["train/loss/text.ko"]) <= {1, 2, 3}
-    assert 4 in curves["train/loss/proteins"]
+    assert 4 in curves["train/loss/protein"]
     assert list(curves["grad_norm/layer_004"]) == [2, 4]
     assert (root / "course" / "profile" / "steps_2_2.txt").is_file()
 
@@ -263,7 +263,7 @@ def test_pairs_are_packed_and_their_meetings_counted(root: Path, tmp_path: Path)
     shutil.copytree(root / "prepare", tmp_path / "prepare")
     tokenize(TokenizeConfig(vocab_size=704, shard_tokens=1 << 16, pairs=1.0), stage(tmp_path, "tokenize"))
     outcome = run(config(attention_mask="xlda", train_iters=2), stage(tmp_path, "pretrain"))
-    assert set(outcome.details["streams"]) == {"proteins", "text.en+ko"}
+    assert set(outcome.details["streams"]) == {"protein", "text.en+ko"}
     assert 0 < outcome.metrics["packing/ko_after_en"] < 1
     assert 0 < outcome.metrics["packing/bilingual"] < 1  # sequences of proteins are not
 

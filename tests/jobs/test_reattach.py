@@ -32,7 +32,7 @@ class Stage:
         self.write(0.3)
 
     def write(self, valid_fraction: float) -> None:
-        few = {"name": "few", "modality": "molecules", "path": str(self.run.parent / "few.csv"), "license": "CC0-1.0"}
+        few = {"name": "few", "modality": "molecule", "path": str(self.run.parent / "few.csv"), "license": "CC0-1.0"}
         prepare = {"sources": [few], "valid_fraction": valid_fraction}
         base = yaml.safe_load((ROOT / "workflows/runs/demo.yaml").read_text())
         base["tokenize"].pop("mixture")

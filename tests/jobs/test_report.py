@@ -15,7 +15,7 @@ from slurm.files import digest, sha256_file, write_json
 from slurm.site import Site
 
 STAGES = ("prepare", "tokenize", "plan", "pretrain", "export", "evaluate")
-ENTROPY = {"cells": 4.9, "molecules": 2.7, "proteins": 2.9, "text.en": 6.1, "text.ko": 5.8, "trials": 4.2}
+ENTROPY = {"omics": 4.9, "molecule": 2.7, "protein": 2.9, "text.en": 6.1, "text.ko": 5.8, "trial": 4.2}
 STEPS = 200
 
 Values = dict[str, Any]
@@ -64,12 +64,12 @@ def _prepare() -> Values:
     }
     plain = {"duplicates": 0, "rejects": {}, "notes": [], "sha256": digest("s"), "path": "a.csv", "commercial": True}
     sources = [
-        {**plain, "name": "solubility", "modality": "molecules", "license": "Apache-2.0", "records": 1000,
+        {**plain, "name": "solubility", "modality": "molecule", "license": "Apache-2.0", "records": 1000,
          "duplicates": 12, "rejects": {"not_parsable": 3, "too_long": 1}},
-        {**plain, "name": "pbmc", "modality": "cells", "license": "CC-BY-4.0", "records": 1000},
-        {**plain, "name": "antimicrobial", "modality": "proteins", "license": "CC-BY-NC-4.0", "commercial": False,
+        {**plain, "name": "pbmc", "modality": "omics", "license": "CC-BY-4.0", "records": 1000},
+        {**plain, "name": "antimicrobial", "modality": "protein", "license": "CC-BY-NC-4.0", "commercial": False,
          "records": 1000, "notes": ["column 0 has no header"]},
-        {**plain, "name": "actg175", "modality": "trials", "license": "MIT", "records": 1000},
+        {**plain, "name": "actg175", "modality": "trial", "license": "MIT", "records": 1000},
         {**plain, "name": "care", "modality": "text", "license": "Apache-2.0", "records": 2000},
     ]  # fmt: skip
     return _record("prepare", metrics=counts, details={"sources": sources}, inputs={"data/a.csv": digest("s")})
@@ -170,10 +170,10 @@ def _evaluate() -> Values:
     common = {"metric": "accuracy by log-probability", "groups": 290, "chance": 0.33, "truncated": 0}
     rows = {
         "molecule_solubility": {
-            **common, "question": "How soluble is the molecule?", "modality": "molecules", "n": 300,
+            **common, "question": "How soluble is the molecule?", "modality": "molecule", "n": 300,
             "accuracy": _estimate(0.58, 0.055), "baseline": {"name": "the most common class", **_estimate(0.46, 0.057)},
             "difference": _estimate(0.12, 0.06), "verdict": "better", "samples": [sample],
-            "streams": {"molecules": _estimate(0.58, 0.055)},
+            "streams": {"molecule": _estimate(0.58, 0.055)},
         },
         "bilingual_pair": {
             **common, "question": "Which Korean sentence says the same?", "modality": "text", "n": 60,
@@ -199,7 +199,7 @@ def _write_journal(path: Path, *, tracking_id: str, steps: range) -> None:
     journal = Journal(path)
     journal._append("start", tracking_id=tracking_id, identity="i", experiment="e", name="n", params={}, tags={})
     for step in steps:
-        values = {"train/loss": _loss("cells", step), "train/tokens_per_s": 9_876.0 + 300 * math.sin(step)}
+        values = {"train/loss": _loss("omics", step), "train/tokens_per_s": 9_876.0 + 300 * math.sin(step)}
         journal.metrics(step, values)
         if step % 10 == 0:
             each = {f"valid/loss/{name}": _loss(name, step) for name in ENTROPY}
@@ -302,11 +302,11 @@ def test_the_headline_figures_of_a_finished_stage_are_no_part_of_its_curves(root
 def test_the_reference_is_weighted_as_the_validation_loss_is(root: Path) -> None:
     records = _records()
     streams = records["pretrain"]["details"]["streams"]
-    streams["cells"]["valid_tokens"] = 1025  # 1024 predicted tokens; the others have 16 windows of 256
+    streams["omics"]["valid_tokens"] = 1025  # 1024 predicted tokens; the others have 16 windows of 256
     findings = gather(records, root=root, stages=dict.fromkeys(STAGES, ""), run="demo", title="t")
     assert findings.training is not None
-    others = sum(entropy for name, entropy in ENTROPY.items() if name != "cells")
-    wanted = (1024 * ENTROPY["cells"] + 4096 * others) / (1024 + 5 * 4096)
+    others = sum(entropy for name, entropy in ENTROPY.items() if name != "omics")
+    wanted = (1024 * ENTROPY["omics"] + 4096 * others) / (1024 + 5 * 4096)
     assert findings.training.entropies[""] == pytest.approx(wanted)
     assert findings.training.tokens == STEPS * 32 * 256
 

@@ -90,13 +90,13 @@ ON_LAPTOP: list[tuple[str, str, Change]] = [
     ),
     (
         "a phase after the end",
-        "`phases: [{start_iter: 9999, mixture: {cells: 1}}]`",
-        _set("pretrain.phases", [{"start_iter": 9999, "mixture": {"cells": 1}}]),
+        "`phases: [{start_iter: 9999, mixture: {omics: 1}}]`",
+        _set("pretrain.phases", [{"start_iter": 9999, "mixture": {"omics": 1}}]),
     ),
     (
         "a phase whose weights are no mixture",
-        "`phases: [{start_iter: 9, mixture: {cells: 0.5}}]`",
-        _set("pretrain.phases", [{"start_iter": 9, "mixture": {"cells": 0.5}}]),
+        "`phases: [{start_iter: 9, mixture: {omics: 0.5}}]`",
+        _set("pretrain.phases", [{"start_iter": 9, "mixture": {"omics": 0.5}}]),
     ),
     ("a setback that is not known", "`on_spike: retry`", _set("pretrain.on_spike", "retry")),
     ("a profile that ends before it starts", "`profile_steps: [9, 5]`", _set("pretrain.profile_steps", [9, 5])),

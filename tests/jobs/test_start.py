@@ -93,7 +93,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose tokenize stage is done."""
     made = tmp_path_factory.mktemp("run")
     (made / "p.fasta").write_text("".join(f">p{n}\nMK{'ACDEFGHIKL'[n % 10] * (n % 7 + 1)}T\n" for n in range(60)))
-    sources = [{"name": "p", "modality": "proteins", "path": str(made / "p.fasta"), "license": "MIT"}]
+    sources = [{"name": "p", "modality": "protein", "path": str(made / "p.fasta"), "license": "MIT"}]
     prepare(PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2}), stage(made, "prepare"))
     tokenize(TokenizeConfig(vocab_size=704, shard_tokens=1 << 16), stage(made, "tokenize"))
     return made

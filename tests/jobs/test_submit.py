@@ -22,7 +22,7 @@ def _run_file(folder: Path, **changes: Any) -> Path:
     run = yaml.safe_load((ROOT / "workflows/runs/demo.yaml").read_text())
     if not (folder / "few.csv").exists():
         (folder / "few.csv").write_text(MOLECULES)
-    source = {"name": "few", "modality": "molecules", "path": str(folder / "few.csv"), "license": "CC0-1.0"}
+    source = {"name": "few", "modality": "molecule", "path": str(folder / "few.csv"), "license": "CC0-1.0"}
     run["prepare"] = {"sources": [source], "valid_fraction": 0.3, **changes}
     run["evaluate"] = {"benchmarks": ["molecule_solubility"]}
     path = folder / "small.yaml"

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from corpus.encoding import mixture
+from corpus.modality import modalities
 from corpus.shards import open_shards
 from jobs._journal import Journal
 from jobs._run import ROOT
@@ -50,7 +51,7 @@ def root(tmp_path: Path) -> Path:
     pairs = [{"en": f"Patient {number} has a fever.", "ko": f"환자 {number}번은 열이 있다."} for number in range(60)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     sources = [
-        {"name": "p", "modality": "proteins", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
+        {"name": "p", "modality": "protein", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
         {"name": "t", "modality": "text", "path": str(tmp_path / "t.jsonl"), "license": "MIT"},
     ]
     config = PrepareConfig.model_validate({"sources": sources, "valid_fraction": 0.2})
@@ -67,7 +68,7 @@ def test_records_become_shards_that_hold_them_all(root: Path) -> None:
     assert outcome.outputs == {name: sha256_file(folder / name) for name in outcome.outputs}
     assert (outcome.metrics["unknown"], outcome.metrics["round_trip_failures"]) == (0, 0)
     assert (shards.vocab_size, outcome.metrics["vocab_size"]) == (704, 704)
-    assert set(shards.mixture) == {"proteins", "text.en", "text.ko"}
+    assert set(shards.mixture) == {"protein", "text.en", "text.ko"}
     assert sum(shards.mixture.values()) == pytest.approx(1)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     stream = shards.stream("text.ko", "valid")
@@ -118,7 +119,7 @@ write_shards(root / "prepare", root / "tokenize", tokenizer=tokenizer, shard_tok
     with pytest.raises(ValueError, match=r"must hold a committed manifest.json, but has none; run tokenize again"):
         open_shards(root / "tokenize")
     run(CONFIG, _stage(root, "tokenize"))
-    assert len(open_shards(root / "tokenize").stream("proteins", "train"))
+    assert len(open_shards(root / "tokenize").stream("protein", "train"))
 
 
 def test_a_tokenizer_that_loses_text_is_refused(root: Path) -> None:
@@ -157,7 +158,7 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 def test_planning_finds_what_is_not_there(tmp_path: Path) -> None:
     config = TokenizeConfig(tokenizer="nowhere", mixture={"text.en": 1, "genes": 1})
     context = Context(sections={}, root=tmp_path)
-    known = "cells, molecules, proteins, text, trials"
+    known = ", ".join(modalities())
     assert list(config.problems(context)) == [
         f"tokenizer: must be a tokenizer.json or its folder, but {tmp_path}/nowhere is not there; mend the path",
         f"mixture.genes: must be a modality of {known}, with .en or so for text, but is not; change it",

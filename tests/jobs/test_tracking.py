@@ -180,7 +180,7 @@ def test_each_stage_is_a_flat_run_with_all_that_it_observed(root: Path) -> None:
         journal = stage(root, name)
         train(journal, 1, 5)
         journal.metrics(6, {"odd name/../of #1": 1.0, "never": float("nan")})
-        journal.dataset(name="cells", digest="ab" * 32, source="cells.h5ad", context="training")
+        journal.dataset(name="omics", digest="ab" * 32, source="cells.h5ad", context="training")
         for file in ("record.json", "plots/loss.svg"):
             (journal.path.parent / file).parent.mkdir(exist_ok=True)
             (journal.path.parent / file).write_text("{}")

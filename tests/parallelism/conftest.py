@@ -52,8 +52,8 @@ class Pattern:
         return np.stack([documents, documents // 3, documents % 2])
 
 
-STREAMS = {"proteins": Pattern(5000, 0, 90), "text.ko": Pattern(2500, 60, VOCAB_SIZE)}
-HELD_OUT = {"proteins": Pattern(700, 1, 90), "text.ko": Pattern(300, 61, VOCAB_SIZE)}
+STREAMS = {"protein": Pattern(5000, 0, 90), "text.ko": Pattern(2500, 60, VOCAB_SIZE)}
+HELD_OUT = {"protein": Pattern(700, 1, 90), "text.ko": Pattern(300, 61, VOCAB_SIZE)}
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ RECIPE: Mapping[str, Any] = {
     "precision": "fp32",
     "seed": 1,
     "data_digest": "patterns",
-    "mixture": {"proteins": 0.7, "text.ko": 0.3},
+    "mixture": {"protein": 0.7, "text.ko": 0.3},
     "lr": 1e-3,
     "min_lr": 1e-4,
     "lr_decay_style": "cosine",

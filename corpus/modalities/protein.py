@@ -16,6 +16,7 @@ from corpus.tables import Row
 _FASTA = (".fasta", ".fa", ".faa", ".fas", ".a2m", ".a3m", ".aln")
 SUFFIXES = (*_FASTA, *tables.SUFFIXES)
 _LETTERS = "ACDEFGHIKLMNPQRSTVWYBZXUOJ*"
+SCALE = "L3"
 SYMBOLS = (*tags("protein"), *(symbol("aa", letter) for letter in _LETTERS))
 _TO_SYMBOL = {letter: symbol("aa", letter) for letter in _LETTERS}
 _USUAL = ("sequence", "seq", "proteinsequence", "protein", "aasequence", "aaseq", "targetseq", "targetsequence")

@@ -36,6 +36,7 @@ _DATIVE = {"->": "right", "<-": "left"}  # a name of a symbol holds no < and >
 _GLYPHS = (*_ELEMENTS.split(), *_AROMATIC, *_CHIRAL, *_SIGNS, *"0123456789")
 _TO_SYMBOL = {glyph: symbol("mol", _DATIVE.get(glyph, glyph)) for glyph in (*_GLYPHS, *_DATIVE)}
 _TO_GLYPH = {name: glyph for glyph, name in _DATIVE.items()}
+SCALE = "L2"
 SYMBOLS = (*tags("molecule"), *_TO_SYMBOL.values())
 
 

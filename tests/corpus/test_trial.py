@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from corpus.clean import clean_line
-from corpus.modalities.trials import Options, parse, render
+from corpus.modalities.trial import Options, parse, render
 from corpus.modality import SourceError, UnusableError
 
 Read = Callable[..., Any]
@@ -34,7 +34,7 @@ def test_every_participant_comes_back(values: dict[str, str]) -> None:
 def test_rows_become_participants(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id;age;arm;died\na;63.0;1;0\na;NA;;1\nb;50;2;0\nc;50;1;\nd;;;1\n")
-    found = read("trials", path, group="id", **WANTED)
+    found = read("trial", path, group="id", **WANTED)
     assert [(record.content, record.group) for record in found.records] == [
         ({"fields": {"study": "T1", "age": "63", "arm": "treated"}, "outcome": {"death": "0"}}, "a"),
     ]
@@ -50,7 +50,7 @@ def test_a_column_that_is_not_there_is_one_error(tmp_path: Path, read: Read) -> 
     path = tmp_path / "a.csv"
     path.write_text("id,died\n1,0\n")
     with pytest.raises(SourceError, match="must have a column 'age', but has id, died; name one"):
-        read("trials", path, **WANTED)
+        read("trial", path, **WANTED)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", " a", "a\nb", "<a"])
@@ -61,5 +61,5 @@ def test_a_field_has_a_name_that_can_be_read_back(name: str) -> None:
 
 def test_the_demo_trial_is_read_whole(read: Read, real: Callable[[str], Path]) -> None:
     path = real(".demo-data/lifelines/datasets/gbsg2.csv")
-    found = read("trials", path, study="GBSG-2", fields={"age": "age"}, outcome={"event": "cens"})
+    found = read("trial", path, study="GBSG-2", fields={"age": "age"}, outcome={"event": "cens"})
     assert (len(found.records), found.rejects) == (686, [])

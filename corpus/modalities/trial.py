@@ -15,6 +15,7 @@ from corpus.tables import Row, TableOptions
 from slurm.files import digest
 
 SUFFIXES = tables.SUFFIXES
+SCALE = "L5"
 SYMBOLS = tags("trial")
 
 

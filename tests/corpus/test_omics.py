@@ -40,7 +40,7 @@ def h5ad(tmp_path: Path) -> Path:
 
 
 def test_cells_are_ranked_and_bad_ones_rejected(h5ad: Path, read: Read) -> None:
-    found = read("cells", h5ad, top_genes=2, properties={"cell type": "Type"}, group="donor")
+    found = read("omics", h5ad, top_genes=2, properties={"cell type": "Type"}, group="donor")
     assert [(record.content, record.group) for record in found.records] == [
         ({"genes": ["CD3E", "HLA-DRA"], "properties": {"cell type": "T"}}, "d1"),
         ({"genes": ["ALB"], "properties": {}}, "d1"),
@@ -59,9 +59,9 @@ def test_raw_is_taken_where_there_is_one(tmp_path: Path, read: Read) -> None:
     data.X = sparse.csr_matrix(-VALUES[:2])
     data.layers["counts"] = sparse.csr_matrix(VALUES[:2])
     data.write_h5ad(tmp_path / "a.h5ad")
-    assert read("cells", tmp_path / "a.h5ad").notes[0].text == "2 cells x 4 genes of raw"
-    assert read("cells", tmp_path / "a.h5ad", matrix="X").codes() == ["negative", "negative"]
-    assert len(read("cells", tmp_path / "a.h5ad", matrix="counts").records) == 2
+    assert read("omics", tmp_path / "a.h5ad").notes[0].text == "2 cells x 4 genes of raw"
+    assert read("omics", tmp_path / "a.h5ad", matrix="X").codes() == ["negative", "negative"]
+    assert len(read("omics", tmp_path / "a.h5ad", matrix="counts").records) == 2
     with pytest.raises(SourceError, match="must have a matrix other, but has X, raw, counts; set matrix:"):
         open_matrix(tmp_path / "a.h5ad", matrix="other", genes=None, columns=())
 
@@ -70,12 +70,12 @@ def test_a_zipped_zarr_store_reads_the_same(h5ad: Path, tmp_path: Path, read: Re
     with zarr.storage.ZipStore(tmp_path / "a.zarr.zip", mode="w") as store, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a zip may hold a name twice
         _anndata().write_zarr(store)
-    assert read("cells", tmp_path / "a.zarr.zip").records == read("cells", h5ad).records
+    assert read("omics", tmp_path / "a.zarr.zip").records == read("omics", h5ad).records
 
 
 def test_an_obs_column_that_is_not_there_is_refused(h5ad: Path, read: Read) -> None:
     with pytest.raises(SourceError, match="must have a column 'y', but has type, donor; name one"):
-        read("cells", h5ad, properties={"x": "y"})
+        read("omics", h5ad, properties={"x": "y"})
 
 
 def test_a_var_column_that_is_not_there_is_refused() -> None:
@@ -92,7 +92,7 @@ def test_a_gene_twice_is_refused_unless_another_column_names_it() -> None:
 
 def test_a_gene_that_cannot_be_a_symbol_is_rejected(tmp_path: Path, read: Read) -> None:
     _anndata(VALUES[:1], genes=["CD3E", "ALB", "LYZ", "a b"]).write_h5ad(tmp_path / "a.h5ad")
-    assert read("cells", tmp_path / "a.h5ad").codes() == ["gene_name"]
+    assert read("omics", tmp_path / "a.h5ad").codes() == ["gene_name"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "text"])
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_refused(h5ad: Path, read: Read, damage: str) -> None:
     content = h5ad.read_bytes()
     h5ad.write_bytes({"cut": content[:-500], "text": b"a,b\n"}[damage])
     with pytest.raises(SourceError, match=r"must be an AnnData file, but .* fetch it again"):
-        read("cells", h5ad)
+        read("omics", h5ad)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,7 +110,7 @@ def test_a_flipped_file_never_takes_us_with_it(h5ad: Path, read: Read, seed: int
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     h5ad.write_bytes(content)
     try:
-        read("cells", h5ad)
+        read("omics", h5ad)
     except SourceError as error:
         assert error.code in ("damaged", "wrong_columns", "duplicate_genes")  # noqa: PT017 - either end is right
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpus.modalities.proteins import Options, clean_sequence, parse, render
+from corpus.modalities.protein import Options, clean_sequence, parse, render
 from corpus.modality import SourceError, UnusableError
 
 Read = Callable[..., Any]
@@ -50,7 +50,7 @@ def test_fasta(tmp_path: Path, read: Read, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
     wanted = {"score": "score", "about": "description"}
-    found = read("proteins", path, header_pattern=r"\|(?P<score>[\d.]+)", properties=wanted)
+    found = read("protein", path, header_pattern=r"\|(?P<score>[\d.]+)", properties=wanted)
     assert [record.content for record in found.records] == [
         {"sequence": "MKTLLA", "properties": {"score": "1.5", "about": "first one"}}
     ]
@@ -61,7 +61,7 @@ def test_what_is_no_fasta_is_refused(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.fasta"
     path.write_text("MKT\n>P1\nMKT\n")
     with pytest.raises(SourceError, match=r"line 1: FASTA must begin with >, but is 'MKT.n'; mend it"):
-        read("proteins", path)
+        read("protein", path)
 
 
 def test_a_bad_header_pattern_is_refused() -> None:
@@ -72,7 +72,7 @@ def test_a_bad_header_pattern_is_refused() -> None:
 def test_tables_and_groups(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_text("Target_Seq,family\nMKT,a\nmka,a\n,b\nNAN,\n")
-    found = read("proteins", path, group="family")
+    found = read("protein", path, group="family")
     assert [(record.content["sequence"], record.group) for record in found.records] == [
         ("MKT", "a"),
         ("MKA", "a"),
@@ -84,7 +84,7 @@ def test_tables_and_groups(tmp_path: Path, read: Read) -> None:
 def test_the_demo_peptides_are_read_whole(read: Read, real: Callable[[str], Path]) -> None:
     path = real(".demo-data/modlamp/data/AMPvsUniProt.csv")
     wanted = {"antimicrobial": {"column": 1, "values": {"1": "yes", "0": "no"}}}
-    found = read("proteins", path, skip_lines=1, header=False, column=0, properties=wanted)
+    found = read("protein", path, skip_lines=1, header=False, column=0, properties=wanted)
     assert (len(found.records), found.rejects) == (5200, [])
     answers = [record.content["properties"]["antimicrobial"] for record in found.records]
     assert (answers.count("yes"), answers.count("no")) == (2600, 2600)

@@ -15,6 +15,7 @@ from corpus.tables import group_of
 from slurm.files import digest
 
 SUFFIXES = (".h5ad", ".zip")
+SCALE = "L3"
 SYMBOLS = tags("cell")
 _PROBLEMS = {
     "not_finite": "must hold finite values, but has NaN or infinity",
