@@ -18,9 +18,12 @@ from tokenizers import Tokenizer
 
 from corpus import packing
 from corpus.encoding import make_tokenizer, write_shards
-from corpus.records import Writer, read_records, read_source
+from corpus.gates.config import GatesConfig
+from corpus.merging import prepare as prepare_records
+from corpus.records import read_records
 from corpus.shards import MANIFEST, Shards, open_shards
 from corpus.source import Source
+from corpus.units import Settings
 from evaluation.statistics import estimate
 from parallelism import device
 from parallelism.layout import Layout
@@ -89,12 +92,15 @@ def main() -> None:
 
 def prepare(root: Path, *, data: Path, rate: float) -> Shards:
     """Reads the sources, holds out a fifth of the articles, and writes token shards; the seed of this is fixed."""
-    with Writer(root / "prepare", seed=1, valid_fraction=0.2) as writer:
-        for settings in SOURCES:
-            source = Source.model_validate({"modality": "text", **settings, "path": str(data / settings["path"])})
-            found = read_source(source, writer, root=data, progress=lambda _: None)
-            if found.failed:
-                raise SystemExit(f"{source.name}: {found.failed}")
+    sources = [
+        Source.model_validate({"modality": "text", **settings, "path": str(data / settings["path"])})
+        for settings in SOURCES
+    ]
+    every = GatesConfig.model_validate(  # the articles as they are published
+        {"duplicates": {"near": False}, "quality": {"modalities": []}, "personal": {"skip": ["text"]}}
+    )
+    settings = Settings(root=data, seed=1, valid_fraction=0.2, gates=every)
+    prepare_records(sources, root / "prepare", settings=settings)
     tokenizer = make_tokenizer(root / "prepare", base=None, vocab_size=VOCAB_SIZE)
     write_shards(
         root / "prepare",

@@ -1,128 +1,95 @@
-"""AnnData on disk, as .h5ad or as zipped zarr: the part of it that a cell sentence needs, row by row."""
+"""AnnData on disk, as HDF5 or as zarr of any age: the parts of it that cells need, without reading the rest."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import anndata
-import numpy as np
+import h5py
 import pandas as pd
 import zarr
-from scipy import sparse
 
-from corpus.annotations import find_column
+from corpus.bundle import Bundle
+from corpus.cellfile import Parts
 from corpus.modality import SourceError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One cell: values (n,) of its stored genes; gene ids index `names`, which is sorted."""
-
-    name: str
-    columns: dict[str, Any]
-    values: np.ndarray
-    genes: np.ndarray
-    names: list[str]
-
-    def problem(self) -> str | None:
-        """Returns what is wrong with the values, or None."""
-        if not np.isfinite(self.values).all():
-            return "not_finite"
-        if (self.values < 0).any():
-            return "negative"
-        return None if (self.values > 0).any() else "empty"
-
-    def top(self, number: int) -> list[str]:
-        """Returns the names of the highest genes, highest first, equal ones in alphabetical order."""
-        expressed = self.values > 0
-        genes, values = self.genes[expressed], self.values[expressed]
-        order = np.lexsort((genes, -values))[:number]
-        return [self.names[gene] for gene in genes[order]]
+_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """A cell matrix: what was chosen, its names and its rows."""
-
-    told: str
-    data: Any
-    obs: pd.DataFrame
-    names: list[str]
-    ranks: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.obs)
-
-    def rows(self, start: int, stop: int) -> Iterator[Row]:
-        """Yields rows start to stop; a matrix on disk is read in one slice."""
-        block = sparse.csr_matrix(self.data[start:stop])
-        cells = self.obs.iloc[start:stop].astype(object)
-        for number, (name, columns) in enumerate(zip(cells.index, cells.to_dict("records"), strict=True)):
-            part = slice(block.indptr[number], block.indptr[number + 1])
-            genes = self.ranks[block.indices[part]]
-            yield Row(name=str(name), columns=columns, values=block.data[part], genes=genes, names=self.names)
-
-
-def open_matrix(path: Path, *, matrix: str, genes: str | None, columns: Sequence[str]) -> Matrix:
-    """Opens a file and chooses a matrix; `auto` takes raw where there is one, else X.
+def from_hdf5(path: Path) -> Parts:
+    """Opens a .h5ad; what was written before encodings had names is left to anndata, which knows them all.
 
     Raises:
-        SourceError: the matrix, a column or unique gene names are missing.
+        SourceError: it holds no cell matrix.
     """
-    parts = _from_zip(path) if path.suffix == ".zip" else _from_h5ad(path)
-    chosen = ("raw" if "raw" in parts.matrices else "X") if matrix == "auto" else matrix
-    if chosen not in parts.matrices:
-        found = ", ".join(parts.matrices)
-        raise SourceError("wrong_columns", f"must have a matrix {chosen}, but has {found}; set matrix:")
-    data, var = parts.matrices[chosen]
-    in_order = _gene_names(var, genes)
-    names = sorted(in_order)
-    rank = {name: number for number, name in enumerate(names)}
-    ranks = np.array([rank[name] for name in in_order])
-    available = [str(column) for column in parts.obs]
-    obs = pd.DataFrame({wanted: parts.obs[find_column(wanted, available)] for wanted in columns}, index=parts.obs.index)
-    told = f"{len(parts.obs)} cells x {len(names)} genes of {chosen}"
-    return Matrix(told=told, data=data, obs=obs, names=names, ranks=ranks)
+    file = h5py.File(path, mode="r")
+    if not {"X", "obs", "var"} <= set(file) and "obs" not in file:
+        found = ", ".join(list(file)[:10]) or "nothing"
+        raise SourceError("damaged", f"must hold X, obs and var, but holds {found}; convert it")
+    modern = all("encoding-type" in file[name].attrs for name in ("obs", "var") if name in file)
+    return _from_group(file) if modern else _from_anndata(path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    obs: pd.DataFrame
-    matrices: dict[str, tuple[Any, pd.DataFrame]]
+def zarr_root(bundle: Bundle) -> str | None:
+    """Returns where in a bundle a zarr store begins ('' is its top), or None."""
+    found = [PurePosixPath(name) for name in bundle.names if PurePosixPath(name).name in _ROOTS]
+    if not found:
+        return None
+    top = min(found, key=lambda name: len(name.parts)).parent
+    return "" if str(top) == "." else str(top)
 
 
-def _from_h5ad(path: Path) -> _Parts:
+def from_zarr(path: Path, root: str) -> Parts:
+    """Opens a folder or a zip with a zarr store of format 2 or 3.
+
+    Reads element by element: other parts of a store may hold types that zarr does not know.
+    """
+    store: Any = path if path.is_dir() else zarr.storage.ZipStore(path, mode="r")
+    return _from_group(zarr.open_group(store, mode="r", path=root, use_consolidated=False))
+
+
+def _from_group(group: Any) -> Parts:
+    missing = [name for name in ("obs", "var") if name not in group]
+    if missing:
+        raise SourceError("damaged", f"must hold X, obs and var, but has no {missing[0]}; convert it")
+    var = anndata.io.read_elem(group["var"])
+    found = {"X": (_stored(group["X"]), var)} if _has(group, "X") else {}
+    if _has(group, "raw") and "X" in group["raw"]:
+        raw = group["raw"]
+        found["raw"] = (_stored(raw["X"]), anndata.io.read_elem(raw["var"]) if "var" in raw else var)
+    layers = group.get("layers", {})
+    found |= {str(name): (_stored(layers[name]), var) for name in layers}
+    if not found:
+        raise SourceError("damaged", "must hold a matrix in X, raw or layers, but has none; convert it")
+    return Parts(obs=_unnamed(anndata.io.read_elem(group["obs"])), matrices=found, uns=_texts(group))
+
+
+def _from_anndata(path: Path) -> Parts:
     data: Any = anndata.read_h5ad(path, backed="r")
     layers = {str(name): (data.layers[name], data.var) for name in data.layers if name is not None}  # None is X
     raw = {} if data.raw is None else {"raw": (data.raw.X, data.raw.var)}
-    return _Parts(obs=data.obs, matrices={"X": (data.X, data.var), **raw, **layers})
+    uns = {str(name): value for name, value in data.uns.items() if isinstance(value, str)}
+    matrices = {"X": (data.X, data.var), **raw, **layers}
+    return Parts(obs=_unnamed(data.obs), matrices=matrices, uns=uns)
 
 
-def _from_zip(path: Path) -> _Parts:
-    """Reads element by element: other parts of a store may hold types that zarr does not know."""
-    store = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
-    var = anndata.io.read_elem(store["var"])
-    found = {"X": (_stored(store["X"]), var)}
-    if isinstance(store.get("raw"), zarr.Group):
-        found["raw"] = (_stored(store["raw/X"]), anndata.io.read_elem(store["raw/var"]))
-    layers = store.get("layers")
-    for name in layers.keys() if isinstance(layers, zarr.Group) else ():
-        found[name] = (_stored(store[f"layers/{name}"]), var)
-    return _Parts(obs=anndata.io.read_elem(store["obs"]), matrices=found)
+def _has(group: Any, name: str) -> bool:
+    return name in group and group[name].attrs.get("encoding-type") != "null"
 
 
 def _stored(element: Any) -> Any:
-    return element if isinstance(element, zarr.Array) else anndata.io.sparse_dataset(element)
+    return element if isinstance(element, h5py.Dataset | zarr.Array) else anndata.io.sparse_dataset(element)
 
 
-def _gene_names(var: pd.DataFrame, column: str | None) -> list[str]:
-    if column is not None and column not in var:
-        found = ", ".join(map(str, var))
-        raise SourceError("wrong_columns", f"must have a var column {column}, but has {found}; set genes:")
-    names = [str(name).strip() for name in (var.index if column is None else var[column])]
-    twice = pd.Index(names)[pd.Index(names).duplicated()]
-    if len(twice):
-        told = f"must name each gene once, but has {twice[0]!r} twice; set genes: to a column of ids"
-        raise SourceError("duplicate_genes", told)
-    return names
+def _unnamed(obs: pd.DataFrame) -> pd.DataFrame:
+    """Returns obs with columns named by texts; a file may number them."""
+    return obs.rename(columns=str)
+
+
+def _texts(group: Any) -> dict[str, str]:
+    """Returns the texts of uns; anything else there may be large or of an unknown type."""
+    uns = group.get("uns", {})
+    found = {}
+    for name in uns:
+        if uns[name].attrs.get("encoding-type") == "string":
+            found[str(name)] = str(anndata.io.read_elem(uns[name]))
+    return found

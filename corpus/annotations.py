@@ -1,6 +1,7 @@
 """Annotations: what is known about a record, taken from columns and written behind it as `name: value` lines."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -26,8 +27,8 @@ Columns = dict[Name, str | int | Column]
 
 
 def bare(name: str) -> str:
-    """Returns a column's name without case, blanks, - and _."""
-    return re.sub(r"[\s_-]", "", name).casefold()
+    """Returns a column's name in NFC, without case, blanks, - and _."""
+    return re.sub(r"[\s_-]", "", unicodedata.normalize("NFC", name)).casefold()
 
 
 def find_column(wanted: str | int, columns: list[str]) -> str:

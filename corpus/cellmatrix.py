@@ -1,8 +1,9 @@
-"""Cell matrices: AnnData files read in a process of their own, because a damaged one can kill its reader."""
+"""Cell matrices of any format, read in a process of their own, because a damaged file can kill its reader."""
 
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,35 +17,77 @@ from typing import Any
 
 from corpus.modality import SourceError
 
-_BLOCK = 256
+_VALUES_PER_BLOCK = 1 << 20
+_ROWS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to read: `matrix` is auto, X, raw or a layer; `genes` a column of var; `columns` those wanted of obs."""
+    """What to read of a file.
+
+    Attributes:
+        matrix: auto, X, raw or a layer.
+        genes: a column of var with the genes' names.
+        columns: those wanted of obs.
+        features: feature types to keep, in a file that has several.
+        counts: whether a cell with fractions is refused.
+        same_names: whether cells may share a name.
+        cellxgene: whether the file must follow the CELLxGENE schema.
+        rows: first row and the one behind the last; all when not given.
+        memory_gb: what the reading process may hold.
+    """
 
     path: Path
-    matrix: str
-    genes: str | None
-    top_genes: int
-    columns: tuple[str, ...]
+    matrix: str = "auto"
+    genes: str | None = None
+    columns: tuple[str, ...] = ()
+    features: tuple[str, ...] = ("Gene Expression",)
+    counts: bool = False
+    same_names: bool = False
+    cellxgene: bool = False
+    rows: tuple[int, int] | None = None
+    memory_gb: float = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell: its name, the obs columns wanted, and its highest genes or the reason why there are none."""
+class Opened:
+    """What was found: a sentence for people, the genes in alphabetical order, and how many rows the file has."""
 
-    name: str
-    columns: dict[str, Any]
+    told: str
     genes: list[str]
-    problem: str | None
+    rows: int
+    by_rows: bool
 
 
-def read_cells(request: Request, *, timeout_s: float) -> Iterator[str | Cell]:
-    """Yields a sentence about what is read, then the cells.
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some rows, in file order.
+
+    Attributes:
+        start: number of the first row.
+        names: of the cells.
+        columns: of obs, as they were asked for; a list as long as names each.
+        indptr: (rows + 1,) int64.
+        genes: (values,) int32, positions in Opened.genes, ascending within a row.
+        values: (values,) float32 or float64, never 0.
+        problems: for each row the code of what is wrong with it, or None.
+    """
+
+    start: int
+    names: list[str]
+    columns: dict[str, list[Any]]
+    indptr: Any
+    genes: Any
+    values: Any
+    problems: list[str | None]
+
+
+def read_cells(request: Request, *, timeout_s: float) -> Iterator[Opened | Block]:
+    """Yields what was found, then the cells in blocks.
 
     Raises:
-        SourceError: the file is damaged, kills its reader, keeps it busy for `timeout_s`, or lacks what is wanted.
+        SourceError: the file is damaged, kills its reader, keeps it busy for `timeout_s`, needs more than `memory_gb`,
+            or lacks what is wanted.
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = _start(request, sender)
@@ -60,20 +103,37 @@ def read_cells(request: Request, *, timeout_s: float) -> Iterator[str | Cell]:
 
 
 def serve() -> None:
-    """Runs in the child: sends blocks of cells, then None; or the code and reason of a SourceError."""
+    """Runs in the child: sends what was found, blocks of cells, then None; or the code and reason of a SourceError."""
     warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
-    request = json.loads(sys.argv[2])
-    request = Request(**{**request, "path": Path(request["path"])})
+    request = _request(sys.argv[2])
+    _limit(request.memory_gb)
     with Connection(int(sys.argv[1])) as sender, suppress(BrokenPipeError):  # broken: the parent has enough cells
         try:
-            for block in _blocks(request):
-                sender.send(block)
+            for message in _messages(request):
+                sender.send(message)
             sender.send(None)
         except SourceError as error:
             sender.send((error.code, error.reason))
+        except MemoryError:
+            told = f"must be read within memory_gb = {request.memory_gb:g}, but needs more; raise it or split the file"
+            sender.send(("too_large", told))
         except Exception as error:  # noqa: BLE001 - whatever a parser says about damage belongs in the message
-            told = f"must be an AnnData file, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
+            told = f"must be a cell matrix, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
             sender.send(("damaged", told))
+
+
+def _request(written: str) -> Request:
+    found = json.loads(written)
+    lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    return Request(**{**found, **lists, "path": Path(found["path"])})
+
+
+def _limit(memory_gb: float) -> None:
+    """Limits this process: what a file claims to hold may be more than any machine has."""
+    wanted, (_, most) = int(memory_gb * 1e9), resource.getrlimit(resource.RLIMIT_DATA)
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold whatever was read
 
 
 def _start(request: Request, sender: Connection) -> subprocess.Popen[bytes]:
@@ -85,7 +145,7 @@ def _start(request: Request, sender: Connection) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, pass_fds=[sender.fileno()], env={**os.environ, "PYTHONPATH": path})
 
 
-def _receive(receiver: Connection, timeout_s: float) -> Iterator[str | Cell]:
+def _receive(receiver: Connection, timeout_s: float) -> Iterator[Opened | Block]:
     while True:
         if not receiver.poll(timeout_s):
             told = f"must be read, but its reader was silent for {timeout_s:g} s; raise timeout_s or fetch it again"
@@ -95,24 +155,23 @@ def _receive(receiver: Connection, timeout_s: float) -> Iterator[str | Cell]:
             return
         if isinstance(message, tuple):
             raise SourceError(*message)
-        yield from message
+        yield message
 
 
 def _explain_end(code: int) -> SourceError:
     if code < 0:
         name = signal.Signals(-code).name
-        told = f"must be an AnnData file, but its reader died of {name}; fetch it again, or give it more memory"
+        told = f"must be a cell matrix, but its reader died of {name}; fetch it again, or give it more memory"
         return SourceError("damaged", told)
     return SourceError("no_reader", f"must be read, but its reader ended with code {code}; mend what the log says")
 
 
-def _blocks(request: Request) -> Iterator[list[str | Cell]]:
-    from corpus.anndata_file import open_matrix
+def _messages(request: Request) -> Iterator[Opened | Block]:
+    from corpus.cellfile import open_matrix
 
-    matrix = open_matrix(request.path, matrix=request.matrix, genes=request.genes, columns=request.columns)
-    yield [matrix.told]
-    for start in range(0, len(matrix), _BLOCK):
-        yield [
-            Cell(name=row.name, columns=row.columns, genes=row.top(request.top_genes), problem=row.problem())
-            for row in matrix.rows(start, start + _BLOCK)
-        ]
+    matrix = open_matrix(request)
+    yield Opened(told=matrix.told, genes=matrix.names, rows=len(matrix), by_rows=matrix.by_rows)
+    first, last = request.rows or (0, len(matrix))
+    step = max(1, min(_ROWS_PER_BLOCK, _VALUES_PER_BLOCK // max(1, len(matrix.names))))
+    for start in range(first, min(last, len(matrix)), step):
+        yield matrix.block(start, min(start + step, last, len(matrix)))

@@ -1,63 +1,59 @@
-"""Encoding: records of every stream to token shards, with a round trip of every record."""
+"""Encoding: records of every stream to token shards, in parallel, with a round trip of every record.
+
+A shard holds a fixed range of records, cut by bytes of their file, so that its bytes are the same whoever writes it. A
+run that was killed goes on with the shards that were not finished.
+"""
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import batched
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from corpus import tokenizer as tokenizers
-from corpus.modality import modality
-from corpus.packing import Document, Packing, plan
-from corpus.records import SPLITS, read_records, streams
-from corpus.shards import MANIFEST, ShardWriter
-from corpus.symbols import END, PAD, SYMBOL, plain
-from slurm.files import write_json
+from corpus.claims import Nodes
+from corpus.mixture import MAIN, Mixing, shares
+from corpus.pairs import Pairs, spoken
+from corpus.ranges import Range, records_file
+from corpus.records import SPLITS
+from corpus.shards import FORMAT, MANIFEST, commit
+from corpus.shardwork import COUNTED, Encode, Shaping
+from corpus.survey import ALONE, RANGE_BYTES, Progress, Unit, begin, make_tokenizer, refuse_dead, state_of
+from corpus.symbols import END, PAD
+from corpus.workers import Crew, run_units
+from slurm.files import digest, read_json
 
-_BATCH = 512
-_TEXT_PER_STREAM = 20_000_000  # characters for training the BPE: more changes little and takes memory
+__all__ = ["WORK", "Shaping", "make_tokenizer", "write_shards"]
+
+WORK = ".partial"
+"""Where unfinished work lies."""
+
+_BYTES_PER_TOKEN = 4  # of a file of records; most have more, and letters of proteins have less
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """A record's content, and the same as tagged text; its label, in a stream of pairs."""
+class _Note:
+    """Notes the pairs drawn from a range of records."""
 
-    modality: str
-    content: dict[str, Any]
-    text: str
-    label: tuple[int, int] | None = None
+    pairs: Pairs
+    folder: Path
 
+    def __call__(self, unit: Unit) -> None:
+        path = self.file(unit)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.npy")
+        np.save(new, self.pairs.note(unit.within))
+        new.rename(path)
 
-@dataclass(kw_only=True)
-class Checks:
-    """What was counted over all records; the last two must stay 0."""
+    def done(self, unit: Unit) -> bool:
+        return self.file(unit).is_file()
 
-    tokens: int = 0
-    unknown: int = 0
-    round_trip_failures: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-def make_tokenizer(records: Path, *, base: Path | None, vocab_size: int | None) -> Tokenizer:
-    """Returns the tokenizer of a run: trained on the train split, or loaded from `base`, with all symbols.
-
-    A stream with a quarter of another's text is read twice as often, so that a small one (Korean) gets its merges.
-
-    Raises:
-        ValueError: the symbols do not fit in `vocab_size`, or `base` cannot be loaded.
-    """
-    symbols, texts = _survey(records)
-    if base is not None:
-        return tokenizers.add_symbols(tokenizers.load(base), symbols, vocab_size=vocab_size)
-    if vocab_size is None:
-        raise ValueError("tokenize.vocab_size: must be given where no tokenizer is loaded, but is not; add it")
-    room = tokenizers.room_for_text(symbols, vocab_size=vocab_size)
-    trained = tokenizers.train(_balanced(texts), vocab_size=room)
-    return tokenizers.add_symbols(trained, symbols, vocab_size=vocab_size)
+    def file(self, unit: Unit) -> Path:
+        return self.folder / f"{unit.name}.npy"
 
 
 def write_shards(
@@ -65,126 +61,126 @@ def write_shards(
     folder: Path,
     *,
     tokenizer: Tokenizer,
-    shard_tokens: int,
-    weights: Mapping[str, float] | None,
-    packing: Packing | None = None,
-    progress: Callable[[int, int, str], None],
-) -> tuple[dict[str, Any], Checks]:
-    """Encodes every record and commits the shards; returns the manifest and the checks.
+    shaping: Shaping,
+    mixing: Mapping[str, Mixing] | None = None,
+    crew: Crew = ALONE,
+    progress: Progress = lambda *_: None,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Encodes every record and commits the shards; returns the manifest and the seconds of work by stream.
 
-    All is written to a temporary folder first. The manifest, written last, is the commit.
+    Every node of the crew calls it; those that are not the first return the manifest too. It is written last, and an
+    earlier one is removed first.
+
+    Args:
+        records: prepare's folder.
+        folder: tokenize's.
+        tokenizer: with all symbols.
+        shaping: how records become shards.
+        mixing: how streams are mixed, by phase.
+        crew: who does the work.
+        progress: is told how many shards are done.
 
     Raises:
-        ValueError: a record does not come back from its tokens, or the weights name an unknown stream.
+        ValueError: a record does not come back from its tokens, or a mixture names an unknown stream.
     """
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    checks = Checks()
-    packing = packing or plan(records, rate=0.0, seed=0)
-    found = packing.streams()
-    entries: dict[str, dict[str, Any]] = {name: {} for name in found}
-    jobs = [(name, split) for name in found for split in SPLITS]
-    for number, (name, split) in enumerate(jobs):
-        progress(number, len(jobs), f"{name} {split}: {checks.tokens:,} tokens")
-        path = f"shards/{split}/{name}"
-        writer = ShardWriter(partial / path, vocab_size=tokenizer.get_vocab_size(), shard_tokens=shard_tokens)
-        chars = _encode(map(_render, packing.documents(name, split)), tokenizer, writer, checks)
-        entries[name][split] = {"path": path, "chars": chars, **writer.close()}
-    progress(len(jobs), len(jobs), f"{checks.tokens:,} tokens")
-    if checks.round_trip_failures or checks.unknown:
-        told = f"{checks.round_trip_failures} did not and {checks.unknown} tokens are unknown ({checks.examples[0]})"
-        raise ValueError(f"every record must come back from its tokens, but {told}; load another tokenizer")
+    nodes = Nodes(rank=crew.rank, world_size=crew.world_size, meeting=crew.meeting)
+    work = folder / WORK / "shards"
+    with nodes.together():
+        if nodes.rank == 0:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        asked = {"shaping": vars(shaping), "tokenizer": digest(tokenizer.to_str()), "records": state_of(records)}
+        begin(work, asked, nodes=nodes, clear=[folder / "shards", folder / "tokenizer"])
+        if nodes.rank == 0:
+            tokenizers.save(tokenizer, folder / "tokenizer")
+        nodes.wait_for(folder / "tokenizer" / "tokenizer_config.json")
+        pairs = _paired(records, work, shaping=shaping, crew=crew, nodes=nodes)
+        units = _units(pairs, size=shaping.shard_tokens * _BYTES_PER_TOKEN)
+        encode = Encode(folder=folder, entries=work, tokenizer=folder / "tokenizer", pairs=pairs, shaping=shaping)
+
+        def told(done: int, total: int, tokens: int) -> None:
+            progress(done, total, f"{tokens:,} tokens")
+
+        refuse_dead(run_units(units, encode, committed=encode.done, crew=crew, progress=told, name="encode"), units)
+        if nodes.rank == 0:
+            return _finish(folder, encode, units, tokenizer=tokenizer, mixing=mixing or {MAIN: Mixing()})
+        nodes.wait_for(folder / MANIFEST)
+        return read_json(folder / MANIFEST), {}
+
+
+def _paired(records: Path, work: Path, *, shaping: Shaping, crew: Crew, nodes: Nodes) -> Pairs:
+    """Finds the pairs that stand side by side, where there are any."""
+    pairs = Pairs(records=records, tables=work / "pairs", rate=shaping.pairs, seed=shaping.seed)
+    if not shaping.pairs:
+        return pairs
+    units = [
+        Unit(stream=name, split=split, number=number, within=within)
+        for name in spoken(records)
+        for split in SPLITS
+        for number, within in enumerate(Range.of(records_file(records, name, split), size=RANGE_BYTES))
+    ]
+    note = _Note(pairs=pairs, folder=work / "notes")
+    refuse_dead(run_units(units, note, committed=note.done, crew=crew, name="pairs"), units)
+    sorted_ = pairs.tables / "sorted"
+    if nodes.rank == 0:
+        for name, split in {(unit.stream, unit.split): None for unit in units}:
+            found = [np.load(note.file(unit)) for unit in units if (unit.stream, unit.split) == (name, split)]
+            pairs.keep(name, split, found)
+        pairs.tables.mkdir(parents=True, exist_ok=True)
+        sorted_.touch()
+    nodes.wait_for(sorted_)
+    return pairs
+
+
+def _units(pairs: Pairs, *, size: int) -> list[Unit]:
+    return [
+        Unit(stream=name, split=split, number=number, within=within)
+        for name in pairs.streams()
+        for split in SPLITS
+        for number, within in enumerate(pairs.ranges(name, split, size=size))
+    ]
+
+
+def _finish(
+    folder: Path, encode: Encode, units: Sequence[Unit], *, tokenizer: Tokenizer, mixing: Mapping[str, Mixing]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    streams: dict[str, dict[str, Any]] = {}
+    seconds: Counter[str] = Counter()
+    for unit in units:
+        entry, took = encode.written(unit)
+        streams.setdefault(unit.stream, {}).setdefault(unit.split, []).append(entry)
+        seconds[unit.stream] += took  # type: ignore[assignment]
+    entries = {name: {split: _summed(found) for split, found in splits.items()} for name, splits in streams.items()}
+    tokens = {name: splits["train"]["tokens"] - splits["train"]["padding"] for name, splits in entries.items()}
+    phases = dict(_phases(tokens, mixing))
     manifest = {
-        "format": 1,
-        "tokenizer_digest": tokenizers.save(tokenizer, partial / "tokenizer"),
+        "format": FORMAT,
+        "tokenizer_digest": tokenizers.save(tokenizer, folder / "tokenizer"),
         "vocab_size": tokenizer.get_vocab_size(),
         "eod_id": tokenizer.token_to_id(END),
         "pad_id": tokenizer.token_to_id(PAD),
+        "pack_length": encode.shaping.pack_length,
         "streams": entries,
-        "mixture": mixture({name: entry["train"]["tokens"] for name, entry in entries.items()}, weights),
+        "mixture": phases[MAIN]["mixture"],
+        "phases": phases,
     }
-    _commit(partial, folder, manifest)
-    return manifest, checks
+    committed = commit(folder, manifest)
+    shutil.rmtree(folder / WORK)
+    return committed, dict(seconds)
 
 
-def mixture(tokens: Mapping[str, int], weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Returns each stream's share of training, by the weights given or by the square root of its tokens.
-
-    The root lies between shares by size, where small scales drown, and equal shares, where they are repeated until
-    they are known by heart: of a stream 100 times smaller, each token is seen 10 times as often.
-
-    Raises:
-        ValueError: the weights are not those of streams with training tokens.
-    """
-    usable = {name for name, number in tokens.items() if number}
-    if weights is not None and not weights.keys() <= usable:
-        known, unknown = ", ".join(sorted(usable)), ", ".join(sorted(weights.keys() - usable))
-        raise ValueError(f"tokenize.mixture: must name streams of {known}, but has {unknown}; change it")
-    raw = dict(weights) if weights is not None else {name: number**0.5 for name, number in tokens.items() if number}
-    return {name: value / sum(raw.values()) for name, value in raw.items() if value}
+def _summed(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the entry of a stream and split."""
+    counted = ("tokens", "documents", "padding", "chars")
+    return {
+        "kind": "tokens",
+        **{name: sum(shard[name] for shard in shards) for name in counted},
+        **{name: dict(sorted(sum((Counter(s[name]) for s in shards), Counter()).items())) for name in COUNTED},
+        "shards": list(shards),
+    }
 
 
-def _render(document: Document) -> Rendered:
-    record = document.record
-    text = modality(record["modality"]).render(record["content"])
-    return Rendered(modality=record["modality"], content=record["content"], text=text, label=document.label)
-
-
-def _survey(records: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Returns all symbols, and the text parts of each stream's train split.
-
-    Declared symbols come first, then those found in records (genes), each in a fixed order.
-    """
-    declared: dict[str, None] = {}
-    found: set[str] = set()
-    texts: dict[str, list[str]] = {}
-    for stream in streams(records):
-        declared |= dict.fromkeys(modality(stream.partition(".")[0]).SYMBOLS)
-        texts[stream], size = [], 0
-        for split in SPLITS:
-            for record in (_render(Document(record=record)) for record in read_records(records, stream, split)):
-                found.update(SYMBOL.findall(record.text))
-                if split == "train" and size < _TEXT_PER_STREAM:
-                    texts[stream] += filter(None, SYMBOL.split(record.text))
-                    size += len(record.text)
-    return [*declared, *sorted(found - declared.keys())], texts
-
-
-def _balanced(texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    sizes = {stream: sum(map(len, parts)) for stream, parts in texts.items()}
-    for stream, parts in texts.items():
-        for _ in range(round((max(sizes.values()) / sizes[stream]) ** 0.5) if sizes[stream] else 0):
-            yield from parts
-
-
-def _encode(records: Iterable[Rendered], tokenizer: Tokenizer, writer: ShardWriter, checks: Checks) -> int:
-    chars, end = 0, tokenizer.get_vocab()[END]
-    for batch in batched(records, _BATCH):
-        encoded = [found.ids for found in tokenizer.encode_batch_fast([record.text for record in batch])]
-        _check(batch, encoded, tokenizer, checks)
-        for record, ids in zip(batch, encoded, strict=True):
-            writer.add([*ids, end], label=record.label)
-        chars += sum(len(plain(record.text)) for record in batch)
-    return chars
-
-
-def _check(batch: Iterable[Rendered], encoded: list[list[int]], tokenizer: Tokenizer, checks: Checks) -> None:
-    decoded = tokenizer.decode_batch(encoded, skip_special_tokens=False)
-    unknown = getattr(tokenizer.model, "unk_token", None)
-    unknown_id = None if unknown is None else tokenizer.token_to_id(unknown)
-    for record, ids, text in zip(batch, encoded, decoded, strict=True):
-        checks.tokens += len(ids) + 1
-        checks.unknown += Counter(ids)[unknown_id] if unknown_id is not None else 0
-        if text != record.text or modality(record.modality).parse(text) != record.content:
-            checks.round_trip_failures += 1
-            checks.examples.append(repr(record.text)[:80])
-
-
-def _commit(partial: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Takes the old commit away, moves the new files in place, and commits them."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name in ("tokenizer", "shards"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (partial / name).rename(folder / name)
-    partial.rmdir()
-    write_json(folder / MANIFEST, manifest)
+def _phases(tokens: Mapping[str, int], mixing: Mapping[str, Mixing]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, each in mixing.items():
+        place = "tokenize" if name == MAIN else f"tokenize.phases.{name}"
+        mixture, notes = shares(tokens, each, place=place)
+        yield name, {"mixture": mixture, "max_epochs": each.max_epochs, "notes": notes}

@@ -1,168 +1,188 @@
-"""Packing: translations of each other side by side in one stream, so that one is read in the light of the other.
+"""Packing: which documents share a window, so that none is cut that fits in one (Ding et al. 2024).
 
-Of the pairs that a source holds, a share (`rate`, the rho of XLDA) goes to a stream named after their languages,
-text.en+ko; which language comes first is drawn for each. The rest stays in text.en and text.ko. What is drawn is a pure
-function of the seed and the pair, so both splits, every machine and every repetition agree.
+By best fit, longest first: a document goes to the window with the least room that still holds it. One that is longer
+than a window fills whole windows, and its rest is packed like a document. What stays free is filled with padding.
+
+Windows keep the order of the records as far as that goes: a long document's windows stand side by side, before the one
+that holds its rest.
 """
 
-import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.records import SPLITS, read_records, streams
-from corpus.shards import Shards
-
-TogetherKey = tuple[str, str]
-Found = tuple[str, int]
-"""A record of a pair: its stream, and where in the stream's file it begins."""
+Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
-    """A record as it stands in a stream; in streams of pairs, its label is its group and its language's number."""
-
-    record: Mapping[str, Any]
-    label: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packing:
-    """Where every record goes.
+class Documents:
+    """Documents as they were read.
 
     Attributes:
-        records: prepare's folder.
-        together: the pairs of each stream of pairs and split: their records in the order drawn.
-        taken: the pairs of each split that are in one of those.
+        tokens: of all of them, one after another.
+        lengths: of each, its end token included.
+        items: how many documents stand side by side in each item that packing moves; None for one in each.
     """
 
-    records: Path
-    together: Mapping[TogetherKey, list[tuple[Found, ...]]]
-    taken: Mapping[str, frozenset[str]]
-
-    def streams(self) -> list[str]:
-        """Returns all streams: those that prepare wrote and those of pairs."""
-        return sorted({*streams(self.records), *(name for name, _ in self.together)})
-
-    def documents(self, stream: str, split: str) -> Iterator[Document]:
-        """Yields the documents of a stream and split in order."""
-        if (stream, split) in self.together:
-            yield from self._pairs(stream, split)
-        elif "+" not in stream:
-            for record in read_records(self.records, stream, split):
-                if record.get("pair") not in self.taken[split]:
-                    yield Document(record=record)
-
-    def _pairs(self, stream: str, split: str) -> Iterator[Document]:
-        numbers = {language: number for number, language in enumerate(languages(stream))}
-        for group, pair in enumerate(self.together[stream, split]):
-            for name, place in pair:
-                record = _record_at(_file(self.records, name, split), place)
-                yield Document(record=record, label=(group, numbers[record["language"]]))
+    tokens: NDArray[np.unsignedinteger]
+    lengths: Whole
+    items: Whole | None = None
 
 
-def languages(stream: str) -> list[str]:
-    """Returns the languages that a stream's name tells: en and ko of text.en+ko, none of proteins.
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Documents as they lie in a shard.
 
-    Documents of a stream of pairs are labelled with their language's number here.
+    Attributes:
+        tokens: with padding.
+        offsets: where every piece begins, and the end: (pieces + 1,).
+        lengths: of each piece, without the padding behind it.
+        documents: which document each piece is of.
+        breaks: tokens that do not follow from the one before, though no document ends there.
     """
-    told = stream.partition(".")[2]
-    return told.split("+") if told else []
+
+    tokens: NDArray[np.unsignedinteger]
+    offsets: Whole
+    lengths: Whole
+    documents: Whole
+    breaks: Whole
+
+    @property
+    def padding(self) -> int:
+        """Tokens of padding."""
+        return len(self.tokens) - int(self.lengths.sum())
 
 
-def plan(records: Path, *, rate: float, seed: int) -> Packing:
-    """Returns where every record goes when `rate` of the pairs are packed side by side."""
-    together: dict[TogetherKey, list[tuple[Found, ...]]] = defaultdict(list)
-    taken: dict[str, frozenset[str]] = {}
-    for split in SPLITS:
-        pairs = _translated(records, split) if rate else ()
-        chosen = {pair: found for pair, found in pairs if _drawn(seed, "packed", pair) < rate}
-        for pair, found in chosen.items():
-            modality, told = found[0][0].partition(".")[0], "+".join(languages(name)[0] for name, _ in found)
-            order = sorted(found, key=lambda each: _drawn(seed, "order", f"{pair}/{each[0]}"))
-            together[f"{modality}.{told}", split].append(tuple(order))
-        taken[split] = frozenset(chosen)
-    return Packing(records=records, together=dict(together), taken=taken)
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """Pieces of items in windows, in order: of which item, from where in it, how long, and where they go."""
+
+    item: Whole
+    start: Whole
+    length: Whole
+    target: Whole
+    windows: int
 
 
-def _translated(records: Path, split: str) -> Iterator[tuple[str, list[Found]]]:
-    """Yields the pairs that are there in two languages or more, in the order of the first language's file."""
-    pairs: dict[str, list[Found]] = defaultdict(list)
-    for stream in filter(languages, streams(records)):
-        place = 0
-        with _file(records, stream, split).open("rb") as file:
-            for line in file:
-                pair = json.loads(line).get("pair")
-                if pair is not None:
-                    pairs[pair].append((stream, place))
-                place += len(line)
-    return ((pair, found) for pair, found in pairs.items() if len(found) > 1)
+def joined(documents: Documents) -> Layout:
+    """Returns the documents one after another, whatever windows will cut."""
+    return Layout(
+        tokens=documents.tokens,
+        offsets=_offsets(documents.lengths),
+        lengths=documents.lengths,
+        documents=np.arange(len(documents.lengths)),
+        breaks=np.empty(0, np.int64),
+    )
 
 
-def _file(records: Path, stream: str, split: str) -> Path:
-    return records / "records" / f"{stream}.{split}.jsonl"
+def packed(documents: Documents, *, size: int, pad_id: int) -> Layout:
+    """Returns the documents packed into windows of `size` tokens."""
+    begins = _offsets(documents.lengths)
+    items = _offsets(documents.items) if documents.items is not None else np.arange(len(begins))
+    item_begins = begins[items]
+    found = arrange(np.diff(item_begins), size=size)
+    source = item_begins[found.item] + found.start
+    # Pieces end where an item's piece ends and where a document does.
+    order = np.argsort(source, kind="stable")
+    starts = np.unique(np.concatenate([source, begins[:-1]]))
+    place = order[np.searchsorted(source[order], starts, side="right") - 1]
+    target = found.target[place] + starts - source[place]
+    lengths = np.diff(np.append(starts, len(documents.tokens)))
+    by_target = np.argsort(target, kind="stable")
+    starts, lengths, target = starts[by_target], lengths[by_target], target[by_target]
+    tokens = np.full(found.windows * size, pad_id, documents.tokens.dtype)
+    _move(documents.tokens, tokens, starts=starts, lengths=lengths, target=target)
+    return Layout(
+        tokens=tokens,
+        offsets=np.append(target, len(tokens)),
+        lengths=lengths,
+        documents=np.searchsorted(begins, starts, side="right") - 1,
+        breaks=target[_breaks(starts, starts + lengths, begins=begins)],
+    )
 
 
-def _record_at(path: Path, place: int) -> dict[str, Any]:
-    with path.open("rb") as file:
-        file.seek(place)
-        return dict(json.loads(file.readline()))
+def arrange(lengths: Whole, *, size: int) -> Arrangement:
+    """Returns where items of `lengths` (1 or more) go, in windows of `size`."""
+    whole, rest = lengths // size, lengths % size
+    full_item = np.repeat(np.arange(len(lengths)), whole)
+    full_part = np.arange(len(full_item)) - np.repeat(np.cumsum(whole) - whole, whole)
+    parts = np.flatnonzero(rest)
+    parts = parts[np.argsort(-rest[parts], kind="stable")]
+    bins = best_fit(rest[parts].tolist(), size=size)
+    inside = np.lexsort((parts, whole[parts] == 0, bins))  # the rest of a long one first
+    parts, bins = parts[inside], bins[inside]
+    first = np.flatnonzero(np.diff(bins, prepend=-1))
+    leaders = parts[first]
+    windows = np.lexsort((np.append(full_part, whole[leaders]), np.append(full_item, leaders)))
+    windows = _ended(windows, full=len(full_item), loose=rest[full_item] > 0)
+    rank = np.argsort(windows)
+    begins = np.cumsum(rest[parts]) - rest[parts]
+    begins -= np.repeat(begins[first], np.diff(np.append(first, len(parts))))
+    target = np.concatenate([rank[: len(full_item)] * size, rank[len(full_item) + bins] * size + begins])
+    order = np.argsort(target, kind="stable")
+    return Arrangement(
+        item=np.append(full_item, parts)[order],
+        start=np.append(full_part * size, whole[parts] * size)[order],
+        length=np.append(np.full(len(full_item), size), rest[parts])[order],
+        target=target[order],
+        windows=len(windows),
+    )
 
 
-def _drawn(seed: int, what: str, of: str) -> float:
-    """Returns a number in [0, 1) drawn for this use of this thing."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{what}:{of}".encode()).digest()[:8]) / 2**64
+def best_fit(lengths: list[int], *, size: int) -> Whole:
+    """Returns the bin of every length (descending, 1 to `size`): the one with the least room that holds it.
 
-
-def shares(shards: Shards, *, seq_length: int, attention_mask: str, windows: int = 256) -> dict[str, float]:
-    """Returns how often training meets two languages together, from `windows` windows of each stream, by the mixture.
-
-    `bilingual` is the share of windows that hold two languages or more; `ko_after_en` the share of Korean tokens that
-    see an English one before them, and so on for each two languages.
+    Bins wait by the room they have; one integer holds, as bits, which rooms there are.
     """
-    known = {language for name in shards.mixture for language in languages(name)}
-    counts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for name, weight in shards.mixture.items():
-        stream = shards.stream(name, "train")
-        starts = np.unique(np.linspace(0, max(0, len(stream) - seq_length), windows).astype(int))
-        for start in starts.tolist():
-            ids = stream.ids(start, min(start + seq_length, len(stream)))
-            _count(counts, ids, told=languages(name), known=known, mode=attention_mask, weight=weight / len(starts))
-    return {key: part / whole for key, (part, whole) in sorted(counts.items()) if whole}
+    waiting: list[list[int]] = [[] for _ in range(size)]
+    rooms = count = 0
+    found = []
+    for length in lengths:
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            number = waiting[room].pop()
+            if not waiting[room]:
+                rooms ^= 1 << room
+        else:
+            number, room, count = count, size, count + 1
+        if room > length:
+            waiting[room - length].append(number)
+            rooms |= 1 << room - length
+        found.append(number)
+    return np.array(found, np.int64)
 
 
-def _count(
-    counts: dict[str, list[float]],
-    ids: NDArray[np.int32],
+def _ended(windows: Whole, *, full: int, loose: NDArray[np.bool_]) -> Whole:
+    """Returns the windows in an order whose last one ends with a document: the next shard begins behind it."""
+    if not len(windows) or windows[-1] >= full or not loose[windows[-1]]:
+        return windows
+    last = np.flatnonzero(windows >= full)[-1]  # there is one: it holds the rest
+    return np.append(np.delete(windows, last), windows[last])
+
+
+def _breaks(starts: Whole, stops: Whole, *, begins: Whole) -> NDArray[np.bool_]:
+    """Returns which pieces go on from elsewhere, or come after one that goes on elsewhere."""
+    begun = np.isin(starts, begins)
+    ended = np.append(True, np.isin(stops, begins)[:-1])
+    follows = np.append(False, starts[1:] == stops[:-1])
+    found: NDArray[np.bool_] = ~follows & ~(begun & ended)
+    return found
+
+
+def _offsets(lengths: Whole) -> Whole:
+    return np.append(0, np.cumsum(lengths, dtype=np.int64))
+
+
+def _move(
+    source: NDArray[np.unsignedinteger],
+    out: NDArray[np.unsignedinteger],
     *,
-    told: list[str],
-    known: set[str],
-    mode: str,
-    weight: float,
+    starts: Whole,
+    lengths: Whole,
+    target: Whole,
 ) -> None:
-    """Adds one window to (what counts, of what) of every figure."""
-    numbers = {language: number for number, language in enumerate(told)}
-    counts["bilingual"][0] += weight * (len(np.unique(ids[2])) > 1)
-    counts["bilingual"][1] += weight
-    for language, other in permutations(sorted(known), 2):
-        here = ids[2] == numbers.get(language, -1)
-        seen = _seen(ids, ids[2] == numbers.get(other, -1), mode=mode)
-        counts[f"{language}_after_{other}"][0] += weight * float((here & seen).sum())
-        counts[f"{language}_after_{other}"][1] += weight * float(here.sum())
-
-
-def _seen(ids: NDArray[np.int32], others: NDArray[np.bool_], *, mode: str) -> NDArray[np.bool_]:
-    """Returns for each token whether it sees one of `others` before it."""
-    if mode == "document":
-        return np.zeros_like(others)
-    before = np.cumsum(others) - others
-    first = np.zeros(len(others), np.int64) if mode == "causal" else np.searchsorted(ids[1], ids[1])
-    seen: NDArray[np.bool_] = before > before[first]
-    return seen
+    """Copies every piece to its place."""
+    for start, length, place in zip(starts.tolist(), lengths.tolist(), target.tolist(), strict=True):
+        out[place : place + length] = source[start : start + length]

@@ -1,136 +1,156 @@
-"""Records: what prepare writes and every later stage reads; cleaned, without duplicates, split by group."""
+"""Records: what prepare writes and every later stage reads; sources to records in two passes.
 
-import hashlib
+First every unit of every source is read by itself, into a part that is kept. Then all parts are seen together: of
+records that are alike the earlier is kept, and what is left is written in the order of the sources.
+"""
+
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any
 
-from corpus.modality import Note, Record, Reject, SourceError, reject
+from corpus import parts, units
+from corpus.claims import Nodes
+from corpus.gates import screen
+from corpus.parts import Report
+from corpus.reading import Reading
 from corpus.source import Source
-from slurm.files import digest, sha256_file
+from corpus.units import Settings, Unit
+from corpus.workers import Crew, run_units
 
 SPLITS = ("train", "valid")
+READY = "ready"
 _ADVICE = "see rejects.jsonl, mend the file or "
 
 
 @dataclass(kw_only=True)
 class SourceReport:
-    """What became of one source; counted while it is read.
+    """What became of one source.
 
     Attributes:
-        failed: why the whole source is unusable, or None.
+        parts: its units and their reports; None for a unit that killed its worker.
+        died: unit -> why there is no part of it.
+        records: what is left of it in the end.
+        duplicates: records that equal an earlier one.
+        near_duplicates: texts that nearly equal an earlier one.
+        notes: what a person should know.
     """
 
     source: Source
-    sha256: str
+    parts: list[tuple[Unit, Report]] = field(default_factory=list)
+    died: list[tuple[Unit, str]] = field(default_factory=list)
     records: int = 0
     duplicates: int = 0
-    rejects: Counter[str] = field(default_factory=Counter)
+    near_duplicates: int = 0
     notes: list[str] = field(default_factory=list)
-    failed: str | None = None
 
-    def reject_fraction(self) -> float:
-        """Returns rejects / all items, 0 where there are none."""
-        rejects = self.rejects.total()
-        return rejects / max(1, rejects + self.records + self.duplicates)
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Each file's name and digest, in their order; of a zip that several units read, once."""
+        return list(dict.fromkeys((label, digest) for _, report in self.parts for label, digest, _ in report.files))
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the only file, or of the list of files."""
+        return units.inputs_digest(self.files)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(
+            size
+            for size in {file[0]: (file[2] or [0])[0] for _, report in self.parts for file in report.files}.values()
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Spent by workers."""
+        return round(sum(report.seconds for _, report in self.parts), 3)
+
+    @property
+    def rejects(self) -> Counter[str]:
+        """How many items were left out, by code."""
+        found = sum((report.rejects for _, report in self.parts), Counter[str]())
+        return found + Counter({"reader_died": len(self.died)})
+
+    @property
+    def kept_out(self) -> Counter[str]:
+        """How many records the gates kept out, by list."""
+        return sum((report.kept_out for _, report in self.parts), Counter[str]())
+
+    @property
+    def usable(self) -> int:
+        """How many items became records, whatever the gates say of them."""
+        return sum(report.records + report.kept_out.total() for _, report in self.parts)
 
     def problem(self, *, most: float) -> str | None:
         """Returns why the source may not be used, or None; `most` is the highest fraction of rejects."""
-        if self.failed:
-            return self.failed
-        counted = ", ".join(f"{number} {code}" for code, number in self.rejects.most_common())
-        if not self.records and not self.duplicates:
+        return self._unreadable(most) or self._too_little(most)
+
+    def _unreadable(self, most: float) -> str | None:
+        if self.died:
+            unit, why = self.died[0]
+            more = f" and {len(unit.files) - 1} more" if len(unit.files) > 1 else ""
+            return f"must be readable, but {why} at {unit.files[0].label}{more}; fetch it again, or raise mem_gb"
+        failed, files = [found for _, report in self.parts for found in report.failed], max(1, len(self.files))
+        if failed and (files == 1 or len(failed) > most * files):
+            label, _, reason = failed[0]
+            return (
+                reason if files == 1 else f"{len(failed)} of {files} files are unusable, the first is {label}: {reason}"
+            )
+        wanted = self.source.sha256
+        if wanted not in (None, self.sha256):
+            return f"must have the SHA-256 {wanted}, but has {self.sha256}; fetch it again or mend sha256:"
+        return None
+
+    def _too_little(self, most: float) -> str | None:
+        rejects = self.rejects
+        counted = ", ".join(f"{number} {code}" for code, number in rejects.most_common())
+        if not self.usable:
             return f"must hold a usable record, but has none ({counted or 'no items'}); {_ADVICE}its options"
-        if self.reject_fraction() > most:
-            found = f"{self.reject_fraction():.1%} are ({counted})"
+        share = rejects.total() / (rejects.total() + self.usable)
+        if share > most:
+            found = f"{share:.1%} are ({counted})"
             return f"at most {most:.0%} may be rejected, but {found}; {_ADVICE}raise max_reject_fraction"
         return None
 
 
-class Writer:
-    """Writes records/<stream>.<split>.jsonl and rejects.jsonl below a folder; remembers what it has seen."""
-
-    def __init__(self, folder: Path, *, seed: int, valid_fraction: float) -> None:
-        self.folder, self._seed, self._valid_fraction = folder, seed, valid_fraction
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self._seen: set[bytes] = set()  # about 100 bytes a record
-        self._files: dict[str, TextIO] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        (self.folder / "records").mkdir(parents=True)
-        self._open("rejects.jsonl")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def add(self, record: Record, source: Source) -> bool:
-        """Writes a record to its split; returns False for one that was there before."""
-        stream = source.modality if record.language is None else f"{source.modality}.{record.language}"
-        key = digest([stream, dict(record.content)])
-        if bytes.fromhex(key[:32]) in self._seen:
-            return False
-        self._seen.add(bytes.fromhex(key[:32]))
-        split = split_of(record.group, seed=self._seed, valid_fraction=self._valid_fraction)
-        for name in SPLITS:
-            self._open(f"records/{stream}.{name}.jsonl")
-        self.counts[stream, split] += 1
-        line = {
-            "id": key[:24],
-            "modality": source.modality,
-            "stream": stream,
-            "source": source.name,
-            "license": source.license,
-            "group": record.group,
-            "language": record.language,
-            "content": dict(record.content),
-            **({} if record.pair is None else {"pair": record.pair}),
-        }
-        self._write(f"records/{stream}.{split}.jsonl", line)
-        return True
-
-    def reject(self, item: Reject, source: Source) -> None:
-        """Writes a reject."""
-        where = f"{source.path}, {item.where}"
-        self._write("rejects.jsonl", {"source": source.name, **asdict(item), "where": where})
-
-    def _open(self, name: str) -> None:
-        if name not in self._files:
-            file = (self.folder / name).open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-            self._files[name] = self._stack.enter_context(file)
-
-    def _write(self, name: str, value: dict[str, Any]) -> None:
-        self._files[name].write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def split_of(group: str, *, seed: int, valid_fraction: float) -> str:
-    """Returns a group's split: a pure function of the group and the seed, equal on every machine."""
-    drawn = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    return "valid" if int.from_bytes(drawn[:8]) < valid_fraction * 2**64 else "train"
-
-
-def read_source(source: Source, writer: Writer, *, root: Path, progress: Callable[[int], None]) -> SourceReport:
-    """Reads one source into the writer; `progress` is told how many items there were so far.
+def read_sources(
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    settings: Settings,
+    crew: Crew,
+    progress: Callable[[int, int, int], None] = lambda _done, _total, _items: None,
+) -> list[SourceReport]:
+    """Reads what is not yet read of all sources; what was read before and did not change is kept.
 
     A damaged source is no exception but a report that says so: every source is tried before the run fails.
+
+    Args:
+        sources: in the order of their records.
+        folder: of the stage; the parts lie below it.
+        settings: what the records depend on besides the sources.
+        crew: who reads; nothing depends on it.
+        progress: is told units done, units in all, and items read.
     """
-    path = source.locate(root)
-    report = SourceReport(source=source, sha256=sha256_file(path))
-    try:
-        _check_digest(source, report.sha256)
-        _read_items(source, path, writer, report, progress)
-    except SourceError as error:
-        report.failed = error.reason
-        writer.reject(reject(error, where="whole file", excerpt=source.path), source)
-    return report
+    nodes, ready = crew.nodes(), folder / READY
+    with nodes.together():
+        asked = units.plan(sources, folder / "parts", settings=settings)
+        if crew.rank == 0:
+            _tidy(asked, folder / "parts")
+            ready.mkdir(parents=True, exist_ok=True)
+            screen.ready(settings.gates, settings.root, folder=ready)
+        if nodes.many:
+            _meet(nodes, crew.meeting / "prepare-ready")
+        terms = {source.name: source.terms for source in sources}
+        work = Reading(settings=settings, ready=ready, terms=terms, today=datetime.now(UTC).date())
+        died = run_units(asked, work, committed=parts.committed, crew=crew, progress=progress, name="prepare")
+    return _reports(sources, asked, died)
 
 
 def read_records(folder: Path, /, stream: str, split: str) -> Iterator[dict[str, Any]]:
@@ -145,27 +165,30 @@ def streams(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(".train.jsonl") for path in (folder / "records").glob("*.train.jsonl"))
 
 
-def _check_digest(source: Source, found: str) -> None:
-    if source.sha256 not in (None, found):
-        told = f"must have the SHA-256 {source.sha256}, but has {found}; fetch it again or mend sha256:"
-        raise SourceError("wrong_digest", told)
+def _meet(nodes: Nodes, made: Path) -> None:
+    """Makes the others wait until the first node has come here."""
+    if nodes.rank == 0:
+        made.touch()
+    else:
+        nodes.wait_for(made)
 
 
-def _read_items(
-    source: Source, path: Path, writer: Writer, report: SourceReport, progress: Callable[[int], None]
-) -> None:
-    for number, item in enumerate(source.reader().read(path, source.read_options()), start=1):
-        if isinstance(item, Note):
-            report.notes.append(item.text)
-        elif isinstance(item, Reject):
-            report.rejects[item.code] += 1
-            writer.reject(item, source)
-        elif writer.add(item, source):
-            report.records += 1
+def _tidy(asked: Iterable[Unit], folder: Path) -> None:
+    """Removes parts that no source has any more, and those that are not as they were committed."""
+    wanted = {unit.part for unit in asked}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for part in [found for source in folder.iterdir() if source.is_dir() for found in source.iterdir()]:
+        if part not in wanted or not parts.whole(part):
+            shutil.rmtree(part)
+
+
+def _reports(sources: Iterable[Source], asked: Sequence[Unit], died: Mapping[int, str]) -> list[SourceReport]:
+    reports = {source.name: SourceReport(source=source) for source in sources}
+    for number, unit in enumerate(asked):
+        report, found = reports[unit.source.name], None if number in died else parts.read_report(unit.part)
+        if found is None:
+            report.died.append((unit, died.get(number, "its part is gone")))
         else:
-            report.duplicates += 1
-        if number % 256 == 0:
-            progress(number)
-        if source.max_records is not None and report.records >= source.max_records:
-            report.notes.append(f"stopped after max_records = {source.max_records}")
-            return
+            report.parts.append((unit, found))
+            report.notes += [note for note in found.notes if note not in report.notes]
+    return list(reports.values())

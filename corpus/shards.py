@@ -1,151 +1,93 @@
-"""Token shards: zarr stores with a checksum in every chunk, and a manifest that makes them one committed whole."""
+"""Token shards: one zarr v3 group for each range of records, and a manifest that makes them one committed whole.
+
+A shard is written by one worker, beside its place, and renamed into it when all of it is on disk. The manifest is
+written last and holds the SHA-256 of every file: what it does not tell of, or tells otherwise, is refused.
+"""
 
 import os
-from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import ZstdCodec
+from numpy.typing import NDArray
 
-from slurm.files import fsync_file, read_json, sha256_file, sha256_files
+from corpus.shardfile import CHUNK, ROWS, write_array
+from corpus.tokenstream import TokenStream, token_stream
+from slurm.files import digest, fsync_file, fsync_folder, read_json, sha256_file, sha256_files, write_json
 
 MANIFEST = "manifest.json"
-CHUNK = 1 << 16
-_CACHED_CHUNKS = 256  # of a stream: 32 MiB of uint16
-
-
-class ShardWriter:
-    """Appends documents to the store of one stream and split; `close` writes what is left and returns its entry."""
-
-    def __init__(self, path: Path, *, vocab_size: int, shard_tokens: int) -> None:
-        self._path, self._shard_tokens = path, shard_tokens
-        self._group = zarr.create_group(path, zarr_format=3)
-        dtype = "uint16" if vocab_size <= 1 << 16 else "uint32"
-        self._tokens = self._create("tokens", dtype, shard_tokens)
-        self._waiting: list[np.ndarray] = []
-        self._waiting_tokens = 0
-        self._offsets = array("q", [0])
-        self._labels: list[tuple[int, int]] = []
-
-    def add(self, ids: Iterable[int], *, label: tuple[int, int] | None = None) -> None:
-        """Appends one document, its end token included; its label, of all documents or none, is group and language."""
-        document = np.fromiter(ids, dtype=self._tokens.dtype)
-        self._waiting.append(document)
-        self._waiting_tokens += len(document)
-        self._offsets.append(self._offsets[-1] + len(document))
-        self._labels += [] if label is None else [label]
-        if self._waiting_tokens >= self._shard_tokens:
-            self._flush(whole_shards=True)
-
-    def close(self) -> dict[str, Any]:
-        """Writes the rest; returns tokens, documents and the digest of every file."""
-        self._flush(whole_shards=False)
-        offsets = self._create("doc_offsets", "int64", 1 << 20)
-        _append(offsets, np.array(self._offsets))
-        for name, values in zip(("doc_groups", "doc_languages"), zip(*self._labels, strict=True), strict=False):
-            _append(self._create(name, "int32", 1 << 20), np.array(values, np.int32))
-        files = sha256_files(self._path)
-        for name in files:
-            fsync_file(self._path / name)
-        return {"tokens": self._offsets[-1], "documents": len(self._offsets) - 1, "files": files}
-
-    def _create(self, name: str, dtype: str, shard: int) -> Any:
-        checked = ZstdCodec(level=3, checksum=True)
-        return self._group.create_array(
-            name, shape=(0,), chunks=(CHUNK,), shards=(shard,), dtype=dtype, compressors=[checked]
-        )
-
-    def _flush(self, *, whole_shards: bool) -> None:
-        tokens = np.concatenate([*self._waiting, np.empty(0, self._tokens.dtype)])
-        ready = len(tokens) // self._shard_tokens * self._shard_tokens if whole_shards else len(tokens)
-        _append(self._tokens, tokens[:ready])
-        self._waiting, self._waiting_tokens = [tokens[ready:]], len(tokens) - ready
+FORMAT = 2
+_HASHERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenStream:
-    """The tokens of one stream and split; safe to pickle and to use after a fork."""
+class Content:
+    """What is stored of a shard.
 
-    path: Path
-    length: int
-    _opened: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
-    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    Attributes:
+        tokens: padding included.
+        offsets: where every piece begins, and the end: (pieces + 1,).
+        records: the id of each piece's record, (pieces, 12) uint8.
+        labels: group and language of each piece, (pieces, 2), in streams of pairs.
+        lengths: of each piece without the padding behind it, where documents are packed.
+        breaks: tokens that do not follow from the one before, though no document ends there.
+    """
 
-    def __len__(self) -> int:
-        return self.length
+    tokens: NDArray[np.unsignedinteger]
+    offsets: NDArray[np.int64]
+    records: NDArray[np.uint8]
+    labels: NDArray[np.int32] | None = None
+    lengths: NDArray[np.int64] | None = None
+    breaks: NDArray[np.int64] | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self.length)
 
-    def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Returns tokens start to stop as int64 (stop - start,).
+def token_type(vocab_size: int) -> type[np.unsignedinteger]:
+    """Returns the least type that holds every id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
-        Raises:
-            IndexError: they do not lie within the stream.
-        """
-        if not 0 <= start <= stop <= self.length:
-            raise IndexError(f"{self.path}: must read within 0 to {self.length}, but asked for {start} to {stop}")
-        read = self._reader()
-        first = start // CHUNK
-        parts = [read(number) for number in range(first, -(-stop // CHUNK))] or [np.empty(0, np.uint16)]
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return joined[start - first * CHUNK : stop - first * CHUNK].astype(np.int64)
 
-    def doc_offsets(self) -> np.ndarray:
-        """Returns where documents begin, and where the last one ends, as int64 (documents + 1,)."""
-        return np.asarray(zarr.open_array(self.path / "doc_offsets", mode="r")[:])
+def write_shard(path: Path, content: Content) -> dict[str, Any]:
+    """Writes a shard, all of it or nothing; returns what its entry tells of its arrays and the digest of every file."""
+    new = path.with_name(f".{path.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    _write_arrays(new, content)
+    files = sha256_files(new)
+    for name in files:
+        fsync_file(new / name)
+    for folder in [new, *(found for found in new.rglob("*") if found.is_dir())]:
+        fsync_folder(folder)
+    shutil.rmtree(path, ignore_errors=True)
+    new.rename(path)
+    fsync_folder(path.parent)
+    return {
+        "tokens": len(content.tokens),
+        "pieces": len(content.offsets) - 1,
+        "breaks": 0 if content.breaks is None else len(content.breaks),
+        "labelled": content.labels is not None,
+        "packed": content.lengths is not None,
+        "files": files,
+    }
 
-    def ids(self, start: int, stop: int) -> np.ndarray:
-        """Returns document, group and language of tokens start to stop as int32 (3, stop - start).
 
-        Documents are numbered through the stream. Where tokenize packed no pairs, each is a group of its own.
-        """
-        offsets, groups, languages = self._documents()
-        documents = np.searchsorted(offsets, np.arange(start, stop), side="right") - 1
-        return np.stack([documents, groups[documents], languages[documents]]).astype(np.int32)
+def _write_arrays(path: Path, content: Content) -> None:
+    import zarr
 
-    def _documents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if "documents" not in self._read:
-            count = zarr.open_array(self.path / "doc_offsets", mode="r").shape[0] - 1
-            labels = [
-                np.asarray(zarr.open_array(self.path / name, mode="r")[:]) if (self.path / name).is_dir() else usual
-                for name, usual in (("doc_groups", np.arange(count)), ("doc_languages", np.zeros(count, np.int32)))
-            ]
-            self._read["documents"] = (self.doc_offsets(), *labels)
-        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self._read["documents"]
-        return found
-
-    def unigram_entropy(self) -> float:
-        """Returns the entropy of the tokens' own frequencies, in nats a token: the loss of the best constant guess."""
-        counts = np.zeros(0, np.int64)
-        for start in range(0, self.length, CHUNK):
-            found = np.bincount(self.tokens(start, min(start + CHUNK, self.length)))
-            longer = max(len(counts), len(found))
-            counts = np.pad(counts, (0, longer - len(counts))) + np.pad(found, (0, longer - len(found)))
-        share = counts[counts > 0] / max(1, self.length)
-        return float(-(share * np.log(share)).sum())
-
-    def _reader(self) -> Any:
-        """Returns this process's chunk reader: zarr's threads and open files do not survive a fork."""
-        if os.getpid() not in self._opened:
-            path = self.path
-            stored = zarr.open_array(path / "tokens", mode="r")
-
-            @lru_cache(maxsize=_CACHED_CHUNKS)
-            def read(number: int) -> np.ndarray:
-                chunk = np.asarray(stored[number * CHUNK : (number + 1) * CHUNK])
-                if not chunk.any():  # what zarr gives for a file that is gone; a real chunk ends documents
-                    raise ValueError(f"{path}: chunk {number} must hold tokens, but is missing; run tokenize again")
-                return chunk
-
-            self._opened.clear()
-            self._opened[os.getpid()] = read
-        return self._opened[os.getpid()]
+    group = zarr.create_group(path, zarr_format=3)
+    write_array(group, "tokens", content.tokens, chunk=CHUNK)
+    write_array(group, "doc_offsets", content.offsets, chunk=ROWS)
+    write_array(group, "doc_ids", content.records, chunk=ROWS)
+    if content.labels is not None:
+        write_array(group, "doc_groups", content.labels[:, 0], chunk=ROWS)
+        write_array(group, "doc_languages", content.labels[:, 1], chunk=ROWS)
+    if content.lengths is not None:
+        write_array(group, "doc_lengths", content.lengths.astype(np.int32), chunk=ROWS)
+    if content.breaks is not None and len(content.breaks):
+        write_array(group, "breaks", content.breaks, chunk=ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +103,11 @@ class Shards:
         return dict(self.manifest["mixture"])
 
     @property
+    def phases(self) -> dict[str, dict[str, Any]]:
+        """Phase -> mixture, max_epochs and notes; `main` is the phase of `mixture`."""
+        return dict(self.manifest["phases"])
+
+    @property
     def vocab_size(self) -> int:
         """Ids are below it."""
         return int(self.manifest["vocab_size"])
@@ -169,6 +116,18 @@ class Shards:
     def eod_id(self) -> int:
         """The id that ends every document."""
         return int(self.manifest["eod_id"])
+
+    @property
+    def pack_length(self) -> int | None:
+        """Tokens of the windows that documents were packed into; None where they stand one after another."""
+        found: int | None = self.manifest["pack_length"]
+        return found
+
+    @property
+    def train_tokens(self) -> dict[str, int]:
+        """Stream -> tokens to train on, padding left out."""
+        entries = {name: splits["train"] for name, splits in self.manifest["streams"].items()}
+        return {name: entry["tokens"] - entry.get("padding", 0) for name, entry in entries.items()}
 
     def stream(self, name: str, split: str) -> TokenStream:
         """Returns the tokens of a stream in a split, train or valid.
@@ -180,7 +139,12 @@ class Shards:
         if name not in known or split not in known[name]:
             raise ValueError(f"{self.folder}: must hold {name} {split}, but has {', '.join(known)}, train and valid")
         entry = known[name][split]
-        return TokenStream(path=self.folder / entry["path"], length=entry["tokens"])
+        if entry.get("kind", "tokens") == "cells":
+            from corpus import cellstream
+
+            cells: TokenStream = cellstream.CellStream.open(self.folder, entry, manifest=self.manifest)
+            return cells
+        return token_stream(self.folder, entry, pad_id=int(self.manifest["pad_id"]))
 
 
 def open_shards(folder: Path, *, share: tuple[int, int] = (0, 1)) -> Shards:
@@ -195,34 +159,56 @@ def open_shards(folder: Path, *, share: tuple[int, int] = (0, 1)) -> Shards:
     """
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder}: must hold a committed {MANIFEST}, but has none; run tokenize again")
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != 1:
-        found = manifest.get("format")
-        raise ValueError(f"{folder / MANIFEST}: must have format 1, but has {found}; run tokenize again")
-    for splits in manifest["streams"].values():
-        for entry in splits.values():
-            _check_files(folder / entry["path"], entry["files"], share=share)
-    if sha256_file(folder / "tokenizer" / "tokenizer.json") != manifest["tokenizer_digest"]:
+    manifest = _manifest(folder / MANIFEST)
+    if not (folder / "tokenizer").is_dir() or sha256_files(folder / "tokenizer") != manifest["tokenizer_files"]:
         raise ValueError(f"{folder}: the tokenizer must be the one the shards were made with; run tokenize again")
+    committed = {entry["path"]: entry["files"] for entry in committed_files(manifest)}
+    _require_no_more(folder, committed)
+    rank, size = share
+    mine = sorted(committed)[rank::size]
+    with ThreadPoolExecutor(min(_HASHERS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(lambda path: _check_files(folder / path, committed[path]), mine):
+            pass
     return Shards(folder=folder, manifest=manifest)
 
 
-def _check_files(path: Path, files: Mapping[str, str], *, share: tuple[int, int]) -> None:
-    rank, size = share
-    found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    wrong = sorted(found ^ files.keys())
-    if not wrong:
-        wrong = [name for name in sorted(files)[rank::size] if sha256_file(path / name) != files[name]]
+def committed_files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yields what the manifest tells of every folder of files: its path, and its files with their digests."""
+    for splits in manifest["streams"].values():
+        for entry in splits.values():
+            yield from entry.get("shards") or [entry]
+
+
+def commit(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifest, which makes all that it tells of a commit; returns it with its format and digest."""
+    told = {"format": FORMAT, **manifest, "tokenizer_files": sha256_files(folder / "tokenizer")}
+    told["digest"] = digest(told)
+    write_json(folder / MANIFEST, told)
+    return told
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Returns a manifest that says what was written into it."""
+    manifest = read_json(path)
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: must have format {FORMAT}, but has {found}; run tokenize again")
+    if manifest.pop("digest", None) != digest(manifest):
+        raise ValueError(f"{path}: must match its own digest, but does not; run tokenize again")
+    return dict(manifest)
+
+
+def _require_no_more(folder: Path, committed: Mapping[str, Any]) -> None:
+    """Refuses folders that hold what nobody committed."""
+    above = {str(parent) for path in committed for parent in Path(path).parents if parent.parts}
+    there = {f"{parent}/{found.name}" for parent in above for found in (folder / parent).glob("*")}
+    more = sorted(there - committed.keys() - above)
+    if more:
+        raise ValueError(f"{folder}: must be as committed, but {more[0]} was added; run tokenize again")
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    found = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir() or file.is_symlink()}
+    wrong = sorted(found ^ files.keys()) or [name for name in sorted(files) if sha256_file(path / name) != files[name]]
     if wrong:
         raise ValueError(f"{path}: must be as committed, but {wrong[0]} is missing or changed; run tokenize again")
-
-
-def _append(stored: Any, values: np.ndarray) -> None:
-    if len(values):
-        start = stored.shape[0]
-        stored.resize((start + len(values),))
-        stored[start:] = values
-
-
-def _reopened(path: Path, length: int) -> TokenStream:
-    return TokenStream(path=path, length=length)

@@ -1,34 +1,43 @@
 """Sources: where raw data lies, whose it is and how to read it; checked without reading it."""
 
+import datetime as dt
+import glob
 import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corpus import modality
+from corpus.gates.config import LicencePolicy
+from corpus.gates.licences import Decision, decide
+from corpus.gates.terms import Terms
 from corpus.modality import Modality, Options, modalities
 from corpus.tables import suffix
 
-_SPDX = r"^[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*$"
-_NOT_COMMERCIAL = re.compile(r"-NC\b|NonCommercial|DrugBank|KEGG|OMIM|UMLS|SNOMED|MIMIC", re.IGNORECASE)
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SOME = re.compile(r"[*?\[]")
 
 
 class Source(BaseModel):
-    """One file of raw data.
+    """Raw data of one kind: a file, the files of a folder or of a pattern, or members of archives.
 
     Attributes:
         name: what records and reports call it.
         modality: a file of corpus/modalities.
-        path: may hold ${VARIABLE}; a relative one starts at the repository.
-        license: SPDX identifier, such as CC-BY-4.0, or LicenseRef-... with a name of your own.
+        path: may hold ${VARIABLE}; a relative one starts at the repository. With *, ?, [...] or ** it is a pattern; a
+            folder means all that can be read below it.
+        member: of archives: a pattern of the members to read; * crosses folders.
+        license: SPDX expression, such as CC-BY-4.0, or LicenseRef-... with `terms:`.
+        terms: what a licence that no table knows allows, and what that rests on.
+        date: of its items, where they have none of their own: 2021, 2021-03 or 2021-03-04.
         options: of the modality.
-        max_records: reading stops after so many.
-        sha256: of the file; a file with another digest is refused.
+        max_records: reading stops after so many different records; the source is read by one worker then.
+        sha256: of the file, or of the list of its files; one with another digest is refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +45,10 @@ class Source(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     modality: str
     path: Annotated[str, Field(min_length=1)]
-    license: Annotated[str, Field(pattern=_SPDX)]
+    member: Annotated[str, Field(min_length=1)] | None = None
+    license: str | None = None
+    terms: Terms | None = None
+    date: Annotated[str, Field(pattern=r"^\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?$")] | None = None
     options: dict[str, Any] = {}
     max_records: Annotated[int, Field(ge=1)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -46,9 +58,12 @@ class Source(BaseModel):
         known = modalities()
         if self.modality not in known:
             raise ValueError(f"modality: must be one of {', '.join(known)}, but is {self.modality!r}; change it")
-        suffixes, found = self.reader().SUFFIXES, suffix(Path(self.path))
-        if found not in suffixes:
-            raise ValueError(f"path: must end in {', '.join(suffixes)}, but is {self.path!r}; convert it")
+        if self.member is not None and not self.path.lower().endswith(_ARCHIVES):
+            raise ValueError(f"path: must end in {', '.join(_ARCHIVES)} for member:, but is {self.path!r}; change one")
+        given, setting = (self.path, "path") if self.member is None else (self.member, "member")
+        if not self._may_read(given):
+            suffixes = ", ".join(self.reader().SUFFIXES)
+            raise ValueError(f"{setting}: must end in {suffixes}, but is {given!r}; convert it")
         self.read_options()
         return self
 
@@ -72,18 +87,76 @@ class Source(BaseModel):
         """Returns where the file is; an unset ${VARIABLE} stays as it is written."""
         return root / os.path.expandvars(self.path)
 
+    def files(self, root: Path) -> list[Path]:
+        """Returns what is read, in its order: files, and folders that are read as one (a zarr store)."""
+        located = self.locate(root)
+        if not located.exists() and _SOME.search(self.path):
+            found = sorted(Path(name) for name in glob.glob(str(located), recursive=True))  # noqa: PTH207 - absolute
+            return [path for path in found if self._is_one(path)]
+        if located.is_dir() and not self._is_one(located):
+            return [path for path in sorted(located.rglob("*")) if self._is_one(path) and not _is_hidden(path, located)]
+        return [located]
+
+    def label(self, path: Path, root: Path) -> str:
+        """Returns what records call a file: as the run file writes it."""
+        located = self.locate(root)
+        if path == located:
+            return self.path
+        fixed = self.path[: found.start()].rpartition("/")[0] if (found := _SOME.search(self.path)) else self.path
+        below = path.relative_to(root / os.path.expandvars(fixed))
+        return str(PurePosixPath(fixed) / below)
+
+    def reads(self, name: str) -> bool:
+        """Says whether a file of that name can be read."""
+        return suffix(Path(name)) in self.reader().SUFFIXES
+
     def problems(self, root: Path) -> Iterator[str]:
-        """Yields what stands in the way of reading the file, one line each."""
+        """Yields what stands in the way of reading the files, one line each."""
         unset = [name for name in _VARIABLE.findall(self.path) if name not in os.environ]
         for name in unset:
             yield f"path: must name set variables, but ${{{name}}} is not set; export it or write the path"
-        if not unset and not self.locate(root).is_file():
-            yield f"path: must be a file, but {self.locate(root)} is not there; fetch it or mend the path"
+        located = self.locate(root)
+        if unset or located.is_file():
+            return
+        if not located.exists() and not _SOME.search(self.path):
+            yield f"path: must be a file, but {located} is not there; fetch it or mend the path"
+        elif not self.files(root):
+            wanted = f"hold or match a file that {self.modality} reads ({', '.join(self.reader().SUFFIXES)})"
+            yield f"path: must {wanted}, but {located} does not; mend it"
+
+    def decision(self, policy: LicencePolicy, *, today: dt.date) -> Decision:
+        """Returns what the licence gate says about the source."""
+        return decide(self.license, self.terms, policy=policy, today=today)
 
     @property
     def commercial(self) -> bool:
-        """Whether nothing known forbids commercial use; a False needs a person's decision."""
-        return not _NOT_COMMERCIAL.search(self.license)
+        """Whether the licence is known to allow commercial use."""
+        terms = self.decision(LicencePolicy(), today=dt.date.min).terms
+        return terms is not None and terms.commercial
+
+    def _may_read(self, given: str) -> bool:
+        """Says whether what a path or pattern names may be read; of folders that is seen on disk."""
+        found = suffix(Path(given))
+        return not found or given.endswith("/") or bool(_SOME.search(found)) or found in self.reader().SUFFIXES
+
+    def _is_one(self, path: Path) -> bool:
+        """Says whether a path is read as one: a file that can be read, or a folder that is a store."""
+        if self.member is not None:
+            return path.is_file() and path.name.lower().endswith(_ARCHIVES)
+        if path.is_dir():
+            return (bool(suffix(path)) and self.reads(path.name)) or self._is_marked(path)
+        within = self._is_marked(path.parent) or any(
+            suffix(folder) and folder.is_dir() and self.reads(folder.name) for folder in path.parents
+        )
+        return self.reads(path.name) and not within
+
+    def _is_marked(self, folder: Path) -> bool:
+        """Says whether a folder holds a file that makes it one store: matrix.mtx, PERSON.csv."""
+        return any((folder / mark).exists() for mark in getattr(self.reader(), "FOLDERS", ()))
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(below).parts)
 
 
 def _explain(item: Any, known: list[str]) -> str:

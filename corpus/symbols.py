@@ -5,7 +5,10 @@ import re
 END = "<|eod|>"
 PAD = "<|pad|>"
 SYMBOL = re.compile(r"<\|[^\s<>|]{1,64}\|>")
-_NAME = re.compile(r"[^\s<>|]{1,50}")
+VALUES = tuple(f"<|value:{number}|>" for number in range(51))
+"""Binned numbers: 0 for nothing, then quantiles from the lowest."""
+
+_NAME = re.compile(r"[!-;=?-{}~]{1,50}")  # printable ASCII: byte-level BPE would take é for a byte
 _NAMED = re.compile(r"<\|[a-z]+:([^\s<>|]+)\|>")
 
 
@@ -21,7 +24,7 @@ def symbol(kind: str, name: str) -> str:
         ValueError: the name cannot be written as a symbol.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"a symbol's name must be 1-50 characters without blanks, <, > and |, but is {name!r}")
+        raise ValueError(f"a symbol's name must be 1-50 ASCII characters without blanks, <, > and |, but is {name!r}")
     return f"<|{kind}:{name}|>"
 
 

@@ -2,26 +2,40 @@
 
 import codecs
 import csv
-import gzip
-import io
-import json
-import zlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from corpus.clean import clean_line, is_missing
+from corpus.jsonfile import items, loads
+from corpus.lines import LONGEST, Line, find_encoding, lines, open_bytes, placed_lines
 from corpus.modality import Options, Record, Reject, SourceError, UnusableError, reject
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
-_BLOCK = 1 << 20
+__all__ = [
+    "SUFFIXES",
+    "Row",
+    "TableOptions",
+    "find_encoding",
+    "group_of",
+    "lines",
+    "loads",
+    "open_bytes",
+    "placed_lines",
+    "records",
+    "rows",
+    "suffix",
+    "text_of",
+    "with_columns",
+]
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".jsonl", ".json", ".parquet")
 _FIRST_ROWS = 64  # of JSON lines, where a row may leave columns out
-csv.field_size_limit(1 << 24)  # a long protein or article is one cell; the default stops at 128 KiB
+csv.field_size_limit(LONGEST)  # a long protein or article is one cell; the default stops at 128 KiB
 
 
 class TableOptions(Options):
@@ -33,6 +47,7 @@ class TableOptions(Options):
         header: whether the first line names the columns; without it they are called 0, 1, 2...
         quotes: whether a cell may stand in double quotes.
         skip_lines: lines to leave out before the header.
+        missing: what stands in a cell of csv and its like that holds nothing, beside NA, NULL and so on: ["?", "-9"].
         group: a column; rows of one value stay in the same split.
     """
 
@@ -41,13 +56,14 @@ class TableOptions(Options):
     header: bool = True
     quotes: bool = True
     skip_lines: Annotated[int, Field(ge=0)] = 0
+    missing: tuple[str, ...] = ()
     group: str | int | None = None
 
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, value: str | None) -> str | None:
         try:
-            codecs.lookup(value or "utf-8")
+            "".encode(codecs.lookup(value or "utf-8").name)
         except LookupError as error:
             raise ValueError(f"must be an encoding that Python knows, but is {value!r}; change it") from error
         return value
@@ -55,65 +71,17 @@ class TableOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row: where it stands, for messages, and its cells by column."""
+    """One row: where it stands, its cells by column, and its bytes in the file where those are known."""
 
     where: str
     cells: dict[str, Any]
+    offsets: tuple[int, int] | None = None
 
 
 def suffix(path: Path) -> str:
     """Returns the ending that says what a file is, without .gz: 'a.CSV.gz' -> '.csv'."""
     bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return bare.suffix.lower()
-
-
-@contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for reading, gunzipped when its first bytes say that it is gzipped.
-
-    Raises:
-        SourceError: the file is empty, or its compression is damaged.
-    """
-    with path.open("rb") as file:
-        start = file.read(2)
-        if not start:
-            raise SourceError("empty_file", "must hold data, but is empty; fetch it again")
-        file.seek(0)
-        try:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if start == b"\x1f\x8b" else file
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise SourceError("damaged", f"must be a whole gzip file, but {error}; fetch it again") from error
-
-
-def lines(path: Path, *, encoding: str | None = None) -> Iterator[str]:
-    r"""Yields the lines of a text file with their \n, decoded strictly.
-
-    Raises:
-        SourceError: the file is empty, is in no encoding we know, or its compression is damaged.
-    """
-    chosen = encoding or find_encoding(path)
-    with open_bytes(path) as file, io.TextIOWrapper(file, encoding=chosen, newline="") as text:
-        try:
-            yield from text
-        except UnicodeDecodeError as error:
-            raise SourceError("encoding", f"must be in {chosen}, but {error}; give the right encoding") from error
-
-
-def find_encoding(path: Path) -> str:
-    """Returns the first of utf-16 (with a mark), utf-8-sig and cp949 that decodes the whole file.
-
-    Latin-1 is never tried: it decodes everything, wrongly.
-
-    Raises:
-        SourceError: none does, or the compression is damaged.
-    """
-    with open_bytes(path) as file:
-        start = file.read(2)
-    candidates = ("utf-16",) if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ("utf-8-sig", "cp949")
-    for encoding in candidates:
-        if _decodes(path, encoding):
-            return encoding
-    raise SourceError("encoding", f"must be in {' or '.join(candidates)}, but is in neither; give its encoding")
 
 
 def rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
@@ -157,7 +125,7 @@ def records[Chosen](
     choose: Callable[[list[str]], Chosen],
     make: Callable[[Row, Chosen], Iterable[Record]],
 ) -> Iterator[Record | Reject]:
-    """Turns rows into records with `make`; a row that it refuses becomes a Reject.
+    """Turns rows into records with `make`, each with its place; a row that it refuses becomes a Reject.
 
     Raises:
         SourceError: `choose` does not find its columns.
@@ -167,7 +135,8 @@ def records[Chosen](
             yield item
             continue
         try:
-            yield from make(*item)
+            for record in make(*item):
+                yield record if record.where else replace(record, where=item[0].where, offsets=item[0].offsets)
         except UnusableError as error:
             yield reject(error, where=item[0].where, excerpt=item[0].cells)
 
@@ -188,58 +157,86 @@ def group_of(cells: Mapping[str, Any], column: str | None, *, default: str) -> s
     return default if is_missing(value) else clean_line(str(value))
 
 
-def _decodes(path: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with open_bytes(path) as file:
-        try:
-            while block := file.read(_BLOCK):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return False
-    return True
+class _Pulled:
+    """Lines for csv.reader, which takes as many as a row has, and the place of those it took last."""
+
+    def __init__(self, found: Iterator[Line]) -> None:
+        self._found = found
+        self._taken: list[Line] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._found)
+        self._taken.append(line)
+        return "\n" if line.text is None else line.text
+
+    def place(self) -> tuple[int, tuple[int, int] | None, bool]:
+        """Returns the last line's number, the offsets, and whether a line was too long; forgets them."""
+        taken, self._taken = self._taken, []
+        start, stop = taken[0].start, taken[-1].stop
+        offsets = None if start is None or stop is None else (start, stop)
+        return taken[-1].number, offsets, any(line.text is None for line in taken)
 
 
 def _csv_rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
-    text = lines(path, encoding=options.encoding)
-    numbered = islice(enumerate(text), options.skip_lines, None)
-    offset, first = next(((number, line) for number, line in numbered if line.strip()), (0, ""))
-    delimiter = options.delimiter or _delimiter(first, path)
+    found = islice(placed_lines(path, encoding=options.encoding), options.skip_lines, None)
+    first = next((line for line in found if line.text is None or line.text.strip()), None)
+    if first is None:
+        return
+    pulled, columns = _Pulled(chain([first], found)), list[str]()
     reader = csv.reader(
-        chain([first], text),
-        delimiter=delimiter,
+        pulled,
+        delimiter=options.delimiter or _delimiter(first.text or "", path),
         quoting=csv.QUOTE_MINIMAL if options.quotes else csv.QUOTE_NONE,
         strict=options.quotes,
     )
-    columns: list[str] | None = None
     try:
         for cells in reader:
-            if columns is None:
+            number, offsets, too_long = pulled.place()
+            if too_long:
+                yield reject(_too_long(), where=f"line {number}", excerpt="")
+            elif not columns:
                 columns = _columns(cells, header=options.header)
-                if options.header:
-                    continue
-            if cells:
-                yield _row(f"line {reader.line_num + offset}", columns, cells)
+                if not options.header:
+                    yield _row(f"line {number}", columns, cells, offsets, options.missing)
+            elif cells:
+                yield _row(f"line {number}", columns, cells, offsets, options.missing)
     except csv.Error as error:
-        told = f"line {reader.line_num + offset}: must be a table, but {error}; mend it or set quotes: false"
+        number, *_ = pulled.place()
+        told = f"line {number}: must be a table, but {error}; mend it or set quotes: false"
         raise SourceError("damaged", told) from error
 
 
-def _row(where: str, columns: list[str], cells: list[str]) -> Row | Reject:
+def _too_long() -> UnusableError:
+    return UnusableError("too_large", f"must have lines of at most {LONGEST:,} bytes, but has a longer one")
+
+
+def _row(
+    where: str, columns: list[str], cells: list[str], offsets: tuple[int, int] | None, missing: tuple[str, ...]
+) -> Row | Reject:
     if len(cells) != len(columns):
         found = UnusableError("ragged_row", f"must have {len(columns)} cells, but has {len(cells)}")
         return reject(found, where=where, excerpt=cells)
-    return Row(where=where, cells={name: cell.strip() for name, cell in zip(columns, cells, strict=True)})
+    named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
+    if missing:
+        named = {name: "" if cell in missing else cell for name, cell in named.items()}
+    return Row(where=where, cells=named, offsets=offsets)
 
 
 def _columns(cells: list[str], *, header: bool) -> list[str]:
     if not header:
         return [str(number) for number in range(len(cells))]
-    named = [cell.strip() or f"unnamed {number}" for number, cell in enumerate(cells)]
-    twice = next((name for name in named if named.count(name) > 1), None)
-    if twice:
+    normal = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    return _named_once([name or f"unnamed {number}" for number, name in enumerate(normal)])
+
+
+def _named_once(names: list[str]) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
         raise SourceError("wrong_columns", f"must name each column once, but has {twice!r} twice; rename one")
-    return named
+    return names
 
 
 def _delimiter(line: str, path: Path) -> str:
@@ -251,44 +248,33 @@ def _delimiter(line: str, path: Path) -> str:
 
 
 def _jsonl_rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
-    for number, line in enumerate(lines(path, encoding=options.encoding), start=1):
-        if not line.strip():
+    for line in placed_lines(path, encoding=options.encoding):
+        if line.text is not None and not line.text.strip():
             continue
         try:
-            value = _loads(line)
-            if not isinstance(value, dict):
-                raise UnusableError("bad_json", f"must be an object, but is {type(value).__name__}")  # noqa: TRY301
-            yield Row(where=f"line {number}", cells=value)
+            value = _object(line.text)
+            yield Row(where=f"line {line.number}", cells=value, offsets=line.offsets)
         except UnusableError as error:
-            yield reject(error, where=f"line {number}", excerpt=line)
+            yield reject(error, where=f"line {line.number}", excerpt=line.text or "")
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise _too_long()
+    value = loads(text)
+    if not isinstance(value, dict):
+        raise UnusableError("bad_json", f"must be an object, but is {type(value).__name__}")
+    return value
 
 
 def _json_rows(path: Path, options: TableOptions) -> Iterator[Row | Reject]:
     """Rows of an array of objects, of an object of objects, or of an object of texts (columns key and value)."""
-    try:
-        value = _loads("".join(lines(path, encoding=options.encoding)))
-    except UnusableError as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError("damaged", error.reason) from error
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        cells = {"key": key, **item} if isinstance(item, dict) else {"key": key, "value": item}
-        yield Row(where=f"item {key}", cells=cells)
-
-
-def _loads(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise UnusableError("bad_json", "must have each key once, but has one twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=lambda _: None)  # NaN is a missing value
-    except json.JSONDecodeError as error:
-        raise UnusableError("bad_json", f"must be JSON, but {error}") from error
-    except RecursionError as error:
-        raise UnusableError("bad_json", "must be nested less than 1000 levels deep") from error
+    for item in items(path, encoding=options.encoding):
+        if isinstance(item.value, Reject):
+            yield item.value
+            continue
+        own = item.value if isinstance(item.value, dict) else {"value": item.value}
+        yield Row(where=item.where, cells={"key": item.key, **own}, offsets=item.offsets)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row | Reject]:
@@ -297,10 +283,13 @@ def _parquet_rows(path: Path) -> Iterator[Row | Reject]:
 
     try:
         with pq.ParquetFile(path) as file:
+            names = _named_once([unicodedata.normalize("NFC", name) for name in file.schema_arrow.names])
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for cells in batch.to_pylist():
+                for cells in batch.rename_columns(names).to_pylist():
                     number += 1
                     yield Row(where=f"row {number}", cells=cells)
-    except (pa.ArrowException, OSError) as error:
+    except SourceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SourceError("damaged", f"must be parquet, but {str(error)[:200]}; fetch it again") from error

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from corpus.symbols import END, PAD
 from slurm.files import sha256_file, write_atomic
 
-_WORDS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's words, but every digit by itself
+WORDS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's words, but every digit by itself
 _BYTES = 256
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -20,7 +20,7 @@ def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     Every byte has an id, so that no text is unknown (Sennrich et al. 2016; Radford et al. 2019).
     """
     tokenizer = Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()

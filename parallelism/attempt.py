@@ -15,6 +15,7 @@ from parallelism.data import Order, Sample, TokenStream
 from parallelism.importer import Source
 from parallelism.layout import Layout
 from parallelism.learner import Learner, Recipe
+from parallelism.loader import Loader
 from parallelism.profiling import Profiler
 from parallelism.saving import Saver
 from parallelism.setbacks import History, Setback
@@ -74,6 +75,7 @@ class Training:
     saver: Saver
     profiler: Profiler
     watcher: Watcher
+    loader: Loader
     start_from: Source | None = None
 
     @property
@@ -102,17 +104,18 @@ def one_step(training: Training, number: int, *, meter: Meter, history: History,
     training.profiler.before(number)
     started = time.perf_counter()
     size, end = training.recipe.batches.size(number), training.recipe.batches.end(number) + history.left_out
-    samples = [training.order.sample(index) for index in range(end - size, end)]
+    coming = training.recipe.batches.size(number + 1) if number < training.schedule.train_iters else 0
+    samples = [training.order.sample(index) for index in range(end - size, end + coming)]
     names = [name for name, _ in training.order.sizes]
-    streams = [training.corpus.train[name] for name in names]
     learner.clear_gradients(training.learner)
     biases = learner.router_biases(training.learner) if training.may_skip else []
     losses = step.run(
         training.learner.chunks,
-        samples,
-        streams=streams,
+        samples[:size],
+        then=samples[size:],
+        loader=training.loader,
+        streams=training.loader.streams,
         layout=training.layout,
-        mode=training.recipe.attention_mask,
         stop=stop,
         busy=training.saver.busy,
     )
@@ -179,13 +182,14 @@ def validate(training: Training, number: int) -> Losses:
     """Measures the held-out loss of every stream after `number` steps and reports it."""
     names = sorted(training.corpus.valid)
     streams = [training.corpus.valid[name] for name in names]
-    with torch.no_grad(), learner.gathered(training.learner):
+    reading = {"seq_length": training.recipe.seq_length, "mode": training.recipe.attention_mask}
+    with torch.no_grad(), learner.gathered(training.learner), Loader(streams=streams, **reading) as loader:
         losses = step.run(
             training.learner.chunks,
             training.held_out,
             streams=streams,
             layout=training.layout,
-            mode=training.recipe.attention_mask,
+            loader=loader,
             forward_only=True,
         )
     if not math.isfinite(losses.mean):

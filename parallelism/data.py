@@ -7,7 +7,6 @@ every window comes exactly once, in an order drawn for that pass. Nothing is sto
 A later phase with another mixture begins blocks of its own at its first sample; its streams go on where they were.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,8 @@ from typing import Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from parallelism.permutation import key_of, mix, permute_all
+
 BLOCK = 1024
 """Samples in a block, and so the finest share of a mixture: 1/1024."""
 
@@ -25,9 +26,6 @@ AttentionMask = Literal["causal", "document", "xlda"]
 
 PADDING = -1
 """Stands for a sample that is not there: its tokens count nothing. It fills the last batch of a validation."""
-
-_MASK = (1 << 64) - 1
-_ROUNDS = 6
 
 
 class TokenStream(Protocol):
@@ -47,6 +45,18 @@ class DocumentStream(TokenStream, Protocol):
 
     def ids(self, start: int, stop: int) -> NDArray[np.int32]:
         """Returns document, group and language of the tokens at [start, stop), (3, tokens); only languages fall."""
+        ...
+
+
+class CountedStream(TokenStream, Protocol):
+    """A stream that fills batches without a copy in between, and knows which of its tokens cannot be learned."""
+
+    def copy_into(self, out: NDArray[np.int64], start: int) -> None:
+        """Copies the tokens from `start` on into `out`, which they must fill."""
+        ...
+
+    def counted(self, start: int, tokens: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """Returns which of the tokens behind the first, all from `start` on, count; None for all of them."""
         ...
 
 
@@ -107,35 +117,6 @@ def windows(length: int, *, seq_length: int) -> int:
     return -(-(length - 1) // seq_length)
 
 
-def permute(number: int, *, size: int, key: int) -> int:
-    """Returns where a permutation of range(size), drawn by `key`, sends `number`; no table is made.
-
-    A balanced Feistel network over the next even number of bits, walked until the result is below `size`
-    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
-    """
-    half = max(1, -(-(size - 1).bit_length() // 2))
-    low_bits = (1 << half) - 1
-    while True:
-        left, right = number >> half, number & low_bits
-        for turn in range(_ROUNDS):
-            left, right = right, left ^ (_mix(key + turn * 0x632BE59BD9B4E019 + right) & low_bits)
-        number = left << half | right
-        if number < size:
-            return number
-
-
-def _mix(value: int) -> int:
-    """Scrambles 64 bits (the finalizer of SplitMix64, Steele, Lea and Flood 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
-    return value ^ value >> 31
-
-
-def _key(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
-
-
 @dataclass(frozen=True)
 class Order:
     """The endless sequence of training samples of a mixture, and of the mixtures after it.
@@ -161,13 +142,8 @@ class Order:
         if self.after and index >= self.after.start:
             return self.after.sample(index)
         block, offset = divmod(index - self.start, BLOCK)
-        places = _block(self.seed, self.start, block, quota=self.quota)
-        stream, turn = int(places[0][offset]), int(places[1][offset])
-        name, count = self.quota[stream]
-        size = self.sizes[stream][1]
-        before = self.taken[stream] if self.taken else 0
-        epoch, position = divmod(before + block * count + turn, size)
-        return Sample(stream=stream, window=permute(position, size=size, key=_key(self.seed, name, epoch)))
+        streams, windows_ = _samples(self, block)
+        return Sample(stream=streams[offset], window=windows_[offset])
 
     def counts(self, index: int) -> tuple[int, ...]:
         """Returns how many of the samples before `index`, a sample of this mixture, each stream has given."""
@@ -182,13 +158,28 @@ class Order:
 
 
 @lru_cache(maxsize=4)
+def _samples(order: Order, block: int) -> tuple[list[int], list[int]]:
+    """Returns stream and window of every sample of a block: all at once, for they are read one after another."""
+    streams, turns = _block(order.seed, order.start, block, quota=order.quota)
+    found = np.empty(BLOCK, dtype=np.int64)
+    for stream, (name, count) in enumerate(order.quota):
+        places = np.flatnonzero(streams == stream)
+        before = order.taken[stream] if order.taken else 0
+        epochs, positions = np.divmod(before + block * count + turns[places], order.sizes[stream][1])
+        for epoch in np.unique(epochs):
+            mine, key = epochs == epoch, key_of(order.seed, name, int(epoch))
+            found[places[mine]] = permute_all(positions[mine], size=order.sizes[stream][1], key=key)
+    return streams.tolist(), found.tolist()
+
+
+@lru_cache(maxsize=4)
 def _block(
     seed: int, start: int, block: int, *, quota: tuple[tuple[str, int], ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns each place's stream number, and how many samples of that stream came before it in the block."""
     numbered = np.repeat(np.arange(len(quota)), [count for _, count in quota])
-    key = _key(seed, "block", *([start] if start else []), block)
-    drawn = np.array([_mix(key ^ place) for place in range(BLOCK)], dtype=np.uint64)
+    key = key_of(seed, "block", *([start] if start else []), block)
+    drawn = np.array([mix(key ^ place) for place in range(BLOCK)], dtype=np.uint64)
     streams = numbered[np.argsort(drawn, kind="stable")]
     turns = np.zeros(BLOCK, dtype=np.int64)
     for number, (_, count) in enumerate(quota):
@@ -275,13 +266,23 @@ def read(
     for row, sample in enumerate(samples):
         if sample.window == PADDING:
             continue
-        start = sample.window * seq_length
-        found = streams[sample.stream].tokens(start, min(start + seq_length + 1, len(streams[sample.stream])))
-        tokens[row, : len(found)] = found
-        mask[row, : len(found) - 1] = 1
+        stream, start = streams[sample.stream], sample.window * seq_length
+        count = min(seq_length + 1, len(stream) - start)
+        counted = _fill(tokens[row, :count], stream, start)
+        mask[row, : count - 1] = 1 if counted is None else counted
     numbers = np.array([sample.stream for sample in samples], dtype=np.int64)
     ids = read_ids(samples, streams=streams, seq_length=seq_length, mode=mode)
     return Batch(tokens=tokens[:, :-1], labels=tokens[:, 1:], mask=mask, streams=numbers, ids=ids)
+
+
+def _fill(out: NDArray[np.int64], stream: TokenStream, start: int) -> NDArray[np.bool_] | None:
+    """Reads tokens into their place in the batch; returns which of them behind the first count, None for all."""
+    if not hasattr(stream, "copy_into"):
+        out[:] = stream.tokens(start, start + len(out))
+        return None
+    counted = cast(CountedStream, stream)
+    counted.copy_into(out, start)
+    return counted.counted(start, out)
 
 
 def read_ids(

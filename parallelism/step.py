@@ -21,6 +21,7 @@ from torch import Tensor
 from parallelism import context, data, device
 from parallelism.data import AttentionMask, Sample, TokenStream
 from parallelism.layout import Layout
+from parallelism.loader import Loader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ def run(
     streams: Sequence[TokenStream],
     layout: Layout,
     mode: AttentionMask = "causal",
+    loader: Loader | None = None,
+    then: Sequence[Sample] = (),
     forward_only: bool = False,
     stop: bool = False,
     busy: bool = False,
@@ -63,12 +66,15 @@ def run(
     """Runs the forward pass, and the backward pass unless `forward_only`, of one global batch; every rank must call it.
 
     Gradients are left in the chunks' buffers, divided by the batch's tokens. `mode` is what a token sees of packed
-    documents; `stop` and `busy` are this rank's.
+    documents; `loader` reads its micro batches ahead, and those of `then`, the samples that will be asked for next;
+    `stop` and `busy` are this rank's.
     """
-    rank, size = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-    mine = list(data.share(samples, rank=rank, size=size, micro_batch_size=layout.micro_batch_size))
+    loader = loader or Loader(streams=streams, seq_length=layout.seq_length, mode=mode, depth=0)
+    mine = _mine(samples, layout)
+    if any(unwrap_model(chunk).pre_process or unwrap_model(chunk).post_process for chunk in chunks):
+        loader.expect([*mine, *_mine(then, layout)])
     stored = get_forward_backward_func()(
-        forward_step_func=partial(_forward, streams=streams, seq_length=layout.seq_length, mode=mode),
+        forward_step_func=partial(_forward, loader=loader),
         data_iterator=[iter(mine) for _ in chunks] if len(chunks) > 1 else iter(mine),
         model=list(chunks),
         num_microbatches=len(mine),
@@ -79,26 +85,27 @@ def run(
     return _summed(stored, count=len(streams), marks=(stop, busy))
 
 
+def _mine(samples: Sequence[Sample], layout: Layout) -> list[Sequence[Sample]]:
+    """Returns this rank's micro batches."""
+    rank, size = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    return list(data.share(samples, rank=rank, size=size, micro_batch_size=layout.micro_batch_size))
+
+
 def _forward(
-    iterator: Iterator[Sequence[Sample]],
-    chunk: MegatronModule,
-    *,
-    streams: Sequence[TokenStream],
-    seq_length: int,
-    mode: AttentionMask,
+    iterator: Iterator[Sequence[Sample]], chunk: MegatronModule, *, loader: Loader
 ) -> tuple[Tensor, partial[tuple[Tensor, Tensor, Tensor]]]:
     """Runs one micro batch through one chunk, in the form that Megatron's schedules call; only the ends read tokens."""
     samples = next(iterator)
     inner = unwrap_model(chunk)
     if not (inner.pre_process or inner.post_process):
-        ids = data.read_ids(samples, streams=streams, seq_length=seq_length, mode=mode)
+        ids = data.read_ids(samples, streams=loader.streams, seq_length=loader.seq_length, mode=loader.mode)
         return chunk(None, None, _placed(ids)), partial(_loss)
-    batch = data.read(samples, streams=streams, seq_length=seq_length, mode=mode)
+    batch = loader.take(samples)
     tokens_BS, labels_BS, mask_BS = (_share(part) for part in (batch.tokens, batch.labels, batch.mask))
-    positions_BS = _share(np.arange(seq_length)[None]).expand_as(tokens_BS)
+    positions_BS = _share(np.arange(loader.seq_length)[None]).expand_as(tokens_BS)
     output = chunk(tokens_BS, positions_BS, _placed(batch.ids), labels=labels_BS if inner.post_process else None)
     streams_B = torch.from_numpy(batch.streams).to(device.current())
-    return output, partial(_loss, mask_BS=mask_BS, streams_B=streams_B, count=len(streams))
+    return output, partial(_loss, mask_BS=mask_BS, streams_B=streams_B, count=len(loader.streams))
 
 
 def _placed(ids: NDArray[np.int32] | None) -> Tensor | None:

@@ -5,6 +5,7 @@ The same code runs on 4 CPU processes and on 256 GPUs; what differs by device is
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from parallelism.importer import Source
 from parallelism.launch import StopRequest, stoppable
 from parallelism.layout import Layout
 from parallelism.learner import Recipe
+from parallelism.loader import Loader
 from parallelism.profiling import Profiler
 from parallelism.saving import Saver
 from parallelism.setbacks import History
@@ -89,10 +91,11 @@ def train(
         ValueError: the mixture does not fit the streams, or nothing is held out.
     """
     importer.require_same(start_from, digest=recipe.start_from_digest)
-    with device.stand_in(), groups.quiet(), groups.made(layout), stoppable() as request:
+    with device.stand_in(), groups.quiet(), groups.made(layout), stoppable() as request, ExitStack() as stack:
         told = watcher if dist.get_rank() == 0 else Silent()
         learning = learner.build(recipe, layout=layout)
-        place = folder / recipe.identity[:12]
+        place, order = folder / recipe.identity[:12], _order(recipe, corpus)
+        loader = stack.enter_context(_loader(recipe, corpus, order))
         training = Training(
             recipe=recipe,
             layout=layout,
@@ -100,7 +103,8 @@ def train(
             corpus=corpus,
             folder=place,
             facts={**facts, "identity": recipe.identity, "recipe": asdict(recipe), "layout": asdict(layout)},
-            order=_order(recipe, corpus),
+            order=order,
+            loader=loader,
             held_out=data.validation(
                 corpus.valid,
                 seq_length=recipe.seq_length,
@@ -132,6 +136,11 @@ def _order(recipe: Recipe, corpus: Corpus) -> Order:
         seed=recipe.seed,
         phases=[(recipe.batches.end(first - 1), mixture) for first, mixture in recipe.phases],
     )
+
+
+def _loader(recipe: Recipe, corpus: Corpus, order: Order) -> Loader:
+    streams = [corpus.train[name] for name, _ in order.sizes]
+    return Loader(streams=streams, seq_length=recipe.seq_length, mode=recipe.attention_mask)
 
 
 def _train(training: Training, request: StopRequest) -> Result:

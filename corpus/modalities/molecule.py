@@ -6,23 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from corpus import annotations, tables
-from corpus.entities import Chosen, EntityOptions, choose
-from corpus.modality import Item, Record, Reject, UnusableError
+from corpus.entities import Chosen, EntityOptions, choose, first_column, labels, names_of
+from corpus.modality import Item, Record, Reject, SourceError, UnusableError, reject
 from corpus.symbols import inside, names, symbol, tags
 from corpus.tables import Row
 
-SUFFIXES = (*tables.SUFFIXES, ".smi", ".smiles", ".sdf", ".sd")
+SUFFIXES = (*tables.SUFFIXES, ".smi", ".smiles", ".sdf", ".sd", ".mol")
+_BLOCK = "mol block"
 _USUAL = (
     "molblock",
     "smiles",
     "canonicalsmiles",
     "isomericsmiles",
     "isosmiles",
+    "smilesstring",
+    "standardizedsmiles",
+    "compoundisosmiles",
+    "ligandsmiles",
     "mol",
     "molecule",
     "structure",
     "drug",
 )
+_INCHI = ("inchi", "standardinchi", "inchistring")
+_IDS = {
+    "chembl": ("moleculechemblid", "chemblid", "compoundchemblid"),
+    "cid": ("cid", "pubchemcid", "pubchemcompoundcid"),
+    "inchikey": ("inchikey", "standardinchikey"),
+    "cas": ("cas", "casrn", "casnumber"),
+    "unii": ("unii",),
+    "dtxsid": ("dtxsid", "dsstoxsubstanceid"),
+    "zinc": ("zincid",),
+}
 _ELEMENTS = """
     H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb
     Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au
@@ -50,19 +65,25 @@ _OUTSIDE = _pattern([*"BCNOPSFI", "Cl", "Br", *"bcnops", *_SIGNS, *"0123456789",
 
 
 class Options(EntityOptions):
-    """How to read molecules."""
+    """How to read molecules.
+
+    Attributes:
+        wildcards: keeps molecules with open places (*), such as the side chain of a polymer; they are refused else.
+    """
+
+    wildcards: bool = False
 
 
 def read(path: Path, options: Options, /) -> Iterator[Item]:
     """Yields canonical molecules; a record's group is its skeleton, so that stereoisomers stay together."""
-    kind = tables.suffix(path)
-    if kind in (".sdf", ".sd"):
-        rows = _sd_rows(path, options)
-    elif kind in (".smi", ".smiles"):
-        rows = _smi_rows(path, options)
-    else:
-        rows = tables.rows(path, options)
-    yield from tables.records(rows, choose=lambda found: choose(found, options, usual=_USUAL), make=_record)
+
+    def chosen(found: list[str]) -> Chosen:
+        return _choose(found, options, path=path)
+
+    def make(row: Row, columns: Chosen) -> Iterator[Record]:
+        return _record(row, columns, wildcards=options.wildcards)
+
+    yield from tables.records(_rows(path, options), choose=chosen, make=make)
 
 
 def render(content: Mapping[str, Any], /) -> str:
@@ -92,25 +113,56 @@ def glyphs(smiles: str) -> list[str]:
     return cut
 
 
-def _record(row: Row, chosen: Chosen) -> Iterator[Record]:
+def _choose(found: list[str], options: Options, *, path: Path) -> Chosen:
+    inchi = first_column(found, _INCHI)
+    if options.column is None and inchi and first_column(found, _USUAL) is None:
+        told = f"must have a column with SMILES, but has only InChI ({inchi}); convert it with RDKit"
+        raise SourceError("wrong_columns", told)
+
+    def again() -> Iterator[Mapping[str, Any]]:
+        return (row.cells for row in _rows(path, options) if isinstance(row, Row))
+
+    return choose(found, options, usual=_USUAL, usual_ids=_IDS, rows=again)
+
+
+def _record(row: Row, chosen: Chosen, *, wildcards: bool) -> Iterator[Record]:
     from corpus.chemistry import canonical, canonical_block
 
     given = tables.text_of(row.cells, chosen.column)
-    smiles, skeleton = canonical_block(given) if "M  END" in given else canonical(given)
+    is_block = "M  END" in given or chosen.column == _BLOCK
+    smiles, skeleton = (canonical_block if is_block else canonical)(given, wildcards=wildcards)
     glyphs(smiles)
-    content = {"smiles": smiles, "properties": annotations.take(row.cells, chosen.properties)}
-    yield Record(content=content, group=tables.group_of(row.cells, chosen.group, default=skeleton))
+    content = {"smiles": smiles, "properties": labels(row.cells, chosen)}
+    group = tables.group_of(row.cells, chosen.group, default=skeleton)
+    yield Record(content=content, group=group, ids=names_of(row.cells, chosen.ids))
+
+
+def _rows(path: Path, options: Options) -> Iterator[Row | Reject]:
+    kind = tables.suffix(path)
+    if kind in (".sdf", ".sd", ".mol"):
+        return _sd_rows(path, options)
+    return _smi_rows(path, options) if kind in (".smi", ".smiles") else tables.rows(path, options)
 
 
 def _smi_rows(path: Path, options: Options) -> Iterator[Row | Reject]:
-    for number, line in enumerate(tables.lines(path, encoding=options.encoding), start=1):
-        words = line.split(maxsplit=1)
-        if words and not (number == 1 and words[0].casefold() == "smiles"):
-            yield Row(where=f"line {number}", cells={"smiles": words[0], "name": " ".join(words[1:]).strip()})
+    for line in tables.placed_lines(path, encoding=options.encoding):
+        where, words = f"line {line.number}", (line.text or "").split(maxsplit=1)
+        if line.text is None:
+            yield reject(UnusableError("too_large", "must be a short line, but is not"), where=where, excerpt="")
+        elif words and not (line.number == 1 and words[0].casefold() == "smiles"):
+            smiles, rest = words[0], " ".join(words[1:]).strip()
+            extended = rest.startswith("|")  # belongs to the SMILES, and is refused with it
+            cells = {"smiles": f"{smiles} {rest}" if extended else smiles, "name": "" if extended else rest}
+            yield Row(where=where, cells=cells, offsets=line.offsets)
 
 
 def _sd_rows(path: Path, options: Options) -> Iterator[Row | Reject]:
-    from corpus.chemistry import sd_entries
+    from corpus import sdfile
 
-    for number, (block, cells) in enumerate(sd_entries(tables.lines(path, encoding=options.encoding)), start=1):
-        yield Row(where=f"entry {number}", cells={"mol block": block, **cells})
+    lines = tables.placed_lines(path, encoding=options.encoding)
+    for number, entry in enumerate(sdfile.entries(lines), start=1):
+        where = f"entry {number}"
+        if entry.error is not None:
+            yield reject(entry.error, where=where, excerpt=entry.properties)
+        else:
+            yield Row(where=where, cells={**entry.properties, _BLOCK: entry.block}, offsets=entry.offsets)

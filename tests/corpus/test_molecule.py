@@ -22,7 +22,7 @@ BAD = {
     "C😀": "non_ascii",
     "CCO\tname": "blank_or_control",
     "CCO\nCCN": "blank_or_control",
-    "CCO |$x$|": "blank_or_control",
+    "CCO |$x$|": "extended",
     "C\x00C": "blank_or_control",
     "[C+9999999]": "charge",
     "[C" + "+" * 20 + "]": "charge",

@@ -9,9 +9,10 @@ import pytest
 
 from corpus import packing
 from corpus.encoding import make_tokenizer, write_shards
-from corpus.records import Writer, read_source
+from corpus.merging import prepare
 from corpus.shards import Shards, open_shards
 from corpus.source import Source
+from corpus.units import Settings
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Source.model_validate(
         {"name": "t", "modality": "text", "path": str(folder / "pairs.jsonl"), "license": "MIT"}
     )
-    with Writer(folder / "prepare", seed=3, valid_fraction=0.15) as writer:
-        read_source(source, writer, root=folder, progress=lambda _: None)
+    prepare([source], folder / "prepare", settings=Settings(root=folder, seed=3, valid_fraction=0.15))
     return folder / "prepare"
 
 

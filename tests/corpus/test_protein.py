@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from corpus.modalities.protein import Options, clean_sequence, parse, render
+from corpus.modalities.protein import Options, parse, render
 from corpus.modality import SourceError, UnusableError
+from corpus.sequences import clean_sequence
 
 Read = Callable[..., Any]
 

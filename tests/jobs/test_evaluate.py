@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from corpus.modality import Record
-from corpus.records import Writer
+from corpus.merging import prepare
 from corpus.source import Source
+from corpus.units import Settings
 from evaluation.benchmarks import benchmarks
 from evaluation.meeting import Nodes
 from jobs._journal import Journal
@@ -24,8 +24,8 @@ from slurm.resources import Resources
 ASKED = ("molecule_solubility", "text_continuation", "bilingual_pair")
 
 
-def source(name: str, modality: str, path: str) -> Source:
-    return Source(name=name, modality=modality, path=path, license="CC0-1.0")
+def source(name: str, modality: str, path: str, **settings: Any) -> Source:
+    return Source(name=name, modality=modality, path=path, license="CC0-1.0", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from corpus.encoding import make_tokenizer
 
     root = tmp_path_factory.mktemp("results") / "small"
-    with Writer(root / "prepare", seed=1, valid_fraction=0.2) as writer:
-        texts = source("science", "text", "corpus/samples/science.jsonl")
-        for item in texts.reader().read(texts.locate(ROOT), texts.read_options()):
-            assert isinstance(item, Record)
-            writer.add(item, texts)
-        for length in range(60):
-            properties = {"solubility": "low" if length > 20 else "high"}
-            content = {"smiles": "C" * (length + 1), "properties": properties}
-            writer.add(Record(content=content, group=f"{length}"), source("alkanes", "molecule", "alkanes.smi"))
+    rows = [f"{'C' * (length + 1)},{'low' if length > 20 else 'high'}" for length in range(60)]
+    root.mkdir()
+    (root / "alkanes.csv").write_text("\n".join(["smiles,solubility", *rows]))
+    options = {"properties": {"solubility": "solubility"}}
+    sources = [
+        source("science", "text", str(ROOT / "corpus/samples/science.jsonl")),
+        source("alkanes", "molecule", str(root / "alkanes.csv"), options=options),
+    ]
+    prepare(sources, root / "prepare", settings=Settings(root=root, seed=1, valid_fraction=0.2))
     model = root / "export" / "model"
     tokenizer.save(make_tokenizer(root / "prepare", base=None, vocab_size=1024), model)
     torch.manual_seed(0)

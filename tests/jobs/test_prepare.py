@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from corpus.merging import FILES
 from jobs._journal import Journal, read_entries
 from jobs._run import ROOT, load
 from jobs._stage import Context, Progress, Stage
@@ -44,7 +45,7 @@ def _config(tmp_path: Path, **settings: Any) -> PrepareConfig:
             "name": "mols",
             "modality": "molecule",
             "path": str(tmp_path / "m.csv"),
-            "license": "CC-BY-NC-4.0",
+            "license": "CC-BY-4.0",
             "options": {"properties": {"active": answers}},
         },
         {"name": "prots", "modality": "protein", "path": str(tmp_path / "p.fasta"), "license": "MIT"},
@@ -68,7 +69,7 @@ def test_sources_become_records_with_counts_and_digests(tmp_path: Path) -> None:
     assert outcome.inputs == {str(tmp_path / name): sha256_file(tmp_path / name) for name in ("m.csv", "p.fasta")}
     assert outcome.outputs == {name: sha256_file(folder / name) for name in outcome.outputs}
     assert set(outcome.outputs) == {
-        "rejects.jsonl",
+        *FILES,
         *(f"records/{stream}.{split}.jsonl" for stream in ("molecule", "protein") for split in ("train", "valid")),
     }
     first, second = outcome.details["sources"]
@@ -76,7 +77,7 @@ def test_sources_become_records_with_counts_and_digests(tmp_path: Path) -> None:
         5,
         1,
         {"unparsable": 1},
-        False,
+        True,
     )
     assert (second["records"], second["commercial"], second["license"]) == (2, True, "MIT")
     splits = {record["content"]["smiles"]: record["group"] for record in _records(folder, "molecule")}

@@ -1,0 +1,133 @@
+"""A cell store from many matrices: surveyed, scattered, gathered, and committed by a manifest that is written last."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpus.cellparts import Gather, Scatter, part, shard_folder
+from corpus.cellplan import StorePlan, chunks, describe, layout, read_survey, shard_units, survey, vocabulary
+from corpus.cellstore import FORMAT, GENES, MANIFEST
+from corpus.records import SPLITS
+from corpus.workers import Crew, run_units
+from slurm.files import read_json, sha256_file, write_atomic, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Surveyor:
+    """Surveys sources; picklable."""
+
+    plan: StorePlan
+    parts: Path
+
+    def __call__(self, number: int) -> None:
+        survey(self.plan.sources[number], self.parts / f"{number:05d}")
+
+
+def build(
+    plan: StorePlan, folder: Path, *, crew: Crew, progress: Callable[[str, int, int], None] = lambda _n, _d, _t: None
+) -> dict[str, Any]:
+    """Builds a store, or goes on where an earlier attempt was ended; returns the manifest.
+
+    Every shard is written by one worker, from a range of a shuffled order that only the plan decides: the bytes are the
+    same for any crew. What was begun with another plan or other files is thrown away.
+
+    Args:
+        plan: what to build.
+        folder: where to; nothing else may lie in it.
+        crew: who does it.
+        progress: is told which pass runs (survey, scatter, gather), and how many of its units are done, of how many.
+
+    Raises:
+        ValueError: a source cannot be used, or took its readers along.
+    """
+    parts = folder / "parts"
+    _begin(plan, folder, parts)
+
+    def run(units: Any, work: Any, committed: Callable[[Any], bool], name: str) -> None:
+        def told(done: int, total: int, _items: int) -> None:
+            progress(name, done, total)
+
+        died = run_units(units, work, committed=committed, crew=crew, progress=told, name=f"cells-{name}")
+        if died:
+            unit, why = next(iter(died.items()))
+            raise ValueError(f"every part of a cell store must be built, but for {name} {units[unit]} {why}; mend it")
+
+    numbers = range(len(plan.sources))
+    run(
+        numbers, _Surveyor(plan=plan, parts=parts), lambda unit: (parts / f"{unit:05d}/survey.json").is_file(), "survey"
+    )
+    surveys = [read_survey(parts / f"{number:05d}") for number in numbers]
+    place, genes, units = layout(plan, surveys), tuple(vocabulary(plan, surveys)), tuple(chunks(plan, surveys))
+    scatter = Scatter(plan=plan, layout=place, genes=genes, parts=parts)
+    run(units, scatter, lambda unit: (part(parts, unit) / "report.json").is_file(), "scatter")
+    reports = [read_json(part(parts, unit) / "report.json") for unit in units]
+    labels = {name: sorted({value for told in reports for value in told["labels"][name]}) for name in plan.labels}
+    gather = Gather(plan=plan, layout=place, genes=genes, parts=parts, units=units, labels=labels, folder=folder)
+    shards = shard_units(place)
+    run(shards, gather, lambda unit: (shard_folder(folder, unit) / "entry.json").is_file(), "gather")
+    entries = [read_json(shard_folder(folder, unit) / "entry.json") for unit in shards]
+    rejects = [_rejects(reports, units, number) for number in numbers]
+    manifest = _manifest(plan, genes, labels, entries, described=describe(plan, surveys), rejects=rejects)
+    if crew.rank == 0:
+        _commit(folder, manifest, genes)
+    crew.nodes().wait_for(folder / MANIFEST)
+    return manifest
+
+
+def _begin(plan: StorePlan, folder: Path, parts: Path) -> None:
+    """Keeps what an equal plan began; a part of a file that has changed since is told by the survey's digest."""
+    begun = folder / "plan.json"
+    wanted = {"plan": plan.digest(), "files": [_stamp(source.request.path) for source in plan.sources]}
+    if begun.is_file() and read_json(begun) == wanted:
+        return
+    for name in (parts, folder / "shards"):
+        shutil.rmtree(name, ignore_errors=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(begun, wanted)
+
+
+def _stamp(path: Path) -> list[list[Any]]:
+    """Returns names, sizes and times of a source's files: hashing terabytes anew at each start would cost hours."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _rejects(reports: list[Any], units: tuple[tuple[int, int, int], ...], source: int) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for told, unit in zip(reports, units, strict=True):
+        if unit[0] == source:
+            counted.update(told["rejects"])
+    return dict(sorted(counted.items()))
+
+
+def _manifest(
+    plan: StorePlan,
+    genes: tuple[str, ...],
+    labels: Mapping[str, list[str]],
+    entries: list[dict[str, Any]],
+    *,
+    described: list[dict[str, Any]],
+    rejects: list[dict[str, int]],
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "plan": plan.digest(),
+        "seed": plan.seed,
+        "order": plan.order,
+        "medians": bool(plan.medians),
+        "values": plan.values,
+        "genes": len(genes),
+        "labels": dict(labels),
+        "sources": [{**told, "rejects": counted} for told, counted in zip(described, rejects, strict=True)],
+        "splits": {split: [entry for entry in entries if entry["split"] == split] for split in SPLITS},
+    }
+
+
+def _commit(folder: Path, manifest: dict[str, Any], genes: tuple[str, ...]) -> None:
+    write_atomic(folder / GENES, json.dumps(list(genes)))
+    write_json(folder / MANIFEST, {**manifest, "genes_digest": sha256_file(folder / GENES)})
+    shutil.rmtree(folder / "parts", ignore_errors=True)
