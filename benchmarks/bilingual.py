@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from corpus import packing
-from corpus.encoding import make_tokenizer, write_shards
+from corpus.encoding import Shaping, make_tokenizer, write_shards
 from corpus.gates.config import GatesConfig
 from corpus.merging import prepare as prepare_records
+from corpus.mixture import MAIN, Mixing
 from corpus.records import read_records
 from corpus.shards import MANIFEST, Shards, open_shards
 from corpus.source import Source
+from corpus.together import shares as shares_of
 from corpus.units import Settings
 from evaluation.statistics import estimate
 from parallelism import device
@@ -106,10 +107,8 @@ def prepare(root: Path, *, data: Path, rate: float) -> Shards:
         root / "prepare",
         root / "tokenize",
         tokenizer=tokenizer,
-        shard_tokens=1 << 16,
-        weights={"text.en+ko": 1.0},  # what has no translation is a few hundred tokens
-        packing=packing.plan(root / "prepare", rate=rate, seed=1),
-        progress=lambda *_: None,
+        shaping=Shaping(pairs=rate, seed=1),
+        mixing={MAIN: Mixing(mixture={"text.en+ko": 1.0})},  # what has no translation is a few hundred tokens
     )
     return open_shards(root / "tokenize")
 
@@ -119,7 +118,7 @@ def tell(shards: Shards, *, mask: Mask) -> None:
     for name, splits in shards.manifest["streams"].items():
         sizes = ", ".join(f"{split} {entry['tokens']:,} tokens" for split, entry in splits.items())
         print(f"{name}: {sizes}, {shards.mixture.get(name, 0):.1%} of training")
-    shares = packing.shares(shards, seq_length=SEQ_LENGTH, attention_mask=mask)
+    shares = shares_of(shards, seq_length=SEQ_LENGTH, attention_mask=mask)
     print(", ".join(f"{name} {share:.1%}" for name, share in shares.items()), flush=True)
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/cell_peers.py LOADER STORE BATCH SECONDS TOKENIZE
 
-LOADER is medscale, annbatch, scdataset, scdataset-csr or h5ad; TOKENIZE is none, usual (as users of rank values write
+LOADER is medscale, annbatch, scdataset, scdataset-2 (with two workers) or h5ad; TOKENIZE is none, usual (as users of rank values write
 it) or ours (corpus/cellrank.py). Prints cells a second over SECONDS, behind a pass that warms up.
 """
 
@@ -37,17 +37,23 @@ def annbatch(path: Path, batch: int) -> Iterator[Any]:
 
 
 def scdataset(path: Path, batch: int, *, workers: int) -> Iterator[Any]:
-    """Blocks of 16 and a fetch factor of 64 (its paper's range) over a backed h5ad; CSR, which is its fastest."""
+    """Blocks of 16 and a fetch factor of 64 (its paper's range) over a backed h5ad, in CSR, which is its fastest."""
     import anndata
     from scdataset import BlockShuffling, scDataset
     from torch.utils.data import DataLoader
 
-    matrix = anndata.read_h5ad(path, backed="r").X
+    data = anndata.read_h5ad(path, backed="r")
     while True:
-        found: Any = scDataset(matrix, BlockShuffling(block_size=16), batch_size=batch, fetch_factor=64)
+        found: Any = scDataset(
+            data, BlockShuffling(block_size=16), batch_size=batch, fetch_factor=64, fetch_callback=_rows
+        )
         if workers:
             found = DataLoader(found, batch_size=None, num_workers=workers, prefetch_factor=65)
         yield from found
+
+
+def _rows(data: Any, index: Any) -> Any:
+    return data.X[index]
 
 
 def h5ad(path: Path, batch: int) -> Iterator[Any]:
@@ -94,7 +100,8 @@ def medscale(path: Path, batch: int, *, copied: bool) -> Iterator[Any]:
 
 
 def main() -> None:
-    loader, path, batch, seconds, tokenize = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
+    loader, path, tokenize = sys.argv[1], Path(sys.argv[2]), sys.argv[5]
+    batch, seconds = int(sys.argv[3]), float(sys.argv[4])
     batches = {
         "medscale": lambda: medscale(path, batch, copied=tokenize == "none"),
         "annbatch": lambda: annbatch(path, batch),

@@ -10,7 +10,7 @@ from typing import Any
 from jobs._run import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
-_FILES = {
+FILES = {
     "en": (
         "literature_qa/evidence_inference_dev_articles.jsonl",
         "literature_qa/medquad_5_NIDDK_QA.jsonl",
@@ -22,15 +22,17 @@ _FILES = {
 _NEW_WORDS = 0.01  # of a copy: about what another 4 MB of text bring
 
 
-def texts(language: str) -> list[str]:
-    """Returns the texts of a language, one an item of its files."""
-    found = [text for name in _FILES[language] for item in _items(DATA / name) for text in [_text(item, language)]]
+def texts(language: str, *files: str) -> list[str]:
+    """Returns the texts of a language, one an item of the files, or of all that hold some."""
+    found = [
+        text for name in files or FILES[language] for item in _items(DATA / name) for text in [_text(item, language)]
+    ]
     return [text for text in found if text]
 
 
 def documents(size: int, *, seed: int = 0) -> Iterator[tuple[str, str]]:
     """Yields (language, text) up to `size` bytes; in each copy one word of a hundred is spelt anew."""
-    base = [(language, text) for language in _FILES for text in texts(language)]
+    base = [(language, text) for language in FILES for text in texts(language)]
     rng, written = random.Random(seed), 0
     while True:
         for language, text in base:
@@ -47,7 +49,7 @@ def write(folder: Path, size: int) -> dict[str, int]:
     (folder / "halves").mkdir(exist_ok=True)
     counts = {"documents": 0, "bytes": 0}
     names = ["text.jsonl", "halves/0.jsonl", "halves/1.jsonl"]
-    names += [f"records/text.{language}.{split}.jsonl" for language in _FILES for split in ("train", "valid")]
+    names += [f"records/text.{language}.{split}.jsonl" for language in FILES for split in ("train", "valid")]
     files = {name: (folder / name).open("w") for name in names}
     for number, (language, text) in enumerate(documents(size)):
         line = json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n"

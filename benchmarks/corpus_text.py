@@ -3,21 +3,22 @@
     python -m benchmarks.corpus_text --megatron /tmp/Megatron-LM --datatrove /tmp/peers/bin/python [--update-docs]
 
 `--megatron` is a checkout (its tools/preprocess_data.py is run with this Python); `--datatrove` is the Python of an
-environment that has it. Each reads the same documents with the same tokenizer, a core for each worker, and ends a
-document with the same token. Ours also writes the tags of a text, 2 tokens a document, and decodes what it wrote.
+environment that has it; `--gigatoken CHECKOUT PYTHON` names a checkout with tools/preprocess_data_fast.py and a Python
+with all it needs. Each reads the same documents with the same tokenizer, a core for each worker, and ends a document
+with the same token. Ours also writes the tags of a text, 2 tokens a document, and decodes what it wrote.
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from jobs._run import ROOT
 
 DOC = ROOT / "docs" / "benchmarks" / "corpus-text.md"
 MARK = "<!-- table -->"
+_UNCHECKED = "medscale, nothing decoded"
 _DATATROVE = """
 import sys
 from datatrove.executor import LocalPipelineExecutor
@@ -58,30 +60,32 @@ Run = Callable[[Path, Path, int], Figures]
 def measured(command: Sequence[str], tokens: Callable[[], int], *, env: Mapping[str, str] | None = None) -> Figures:
     """Runs a command, one core for each of its processes; memory is that of all of them (shared pages once)."""
     one = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", **(env or {})}
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    started = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **one}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    peaks: list[float] = []
-    watch = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
+    peaks, used = [0.0], dict[int, float]()
+    watch = threading.Thread(target=_watch, args=(process, peaks, used), daemon=True)
     watch.start()
     _, errors = process.communicate()
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = time.perf_counter() - started
     watch.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)[:200]} must end well, but says {errors[-2000:]}")
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Figures(seconds=seconds, cpu_seconds=used, peak_mb=max(peaks, default=0.0), tokens=tokens())
+    return Figures(seconds=seconds, cpu_seconds=sum(used.values()), peak_mb=max(peaks), tokens=tokens())
 
 
-def _watch(process: "subprocess.Popen[str]", peaks: list[float]) -> None:
+def _watch(process: "subprocess.Popen[str]", peaks: list[float], used: dict[int, float]) -> None:
+    """Notes the memory and the CPU time of a process and all below it, until it ends; what ends between is missed."""
     while process.poll() is None:
-        try:
+        with suppress(psutil.NoSuchProcess):
             found = psutil.Process(process.pid)
-            peaks.append(sum(_proportional(each.pid) for each in (found, *found.children(recursive=True))))
-        except psutil.NoSuchProcess:
-            return
-        time.sleep(0.2)
+            everyone = (found, *found.children(recursive=True))
+            peaks.append(sum(_proportional(each.pid) for each in everyone))
+            for each in everyone:
+                times = each.cpu_times()
+                used[each.pid] = times.user + times.system
+        time.sleep(0.1)
 
 
 def _proportional(pid: int) -> float:
@@ -92,8 +96,8 @@ def _proportional(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
-def ours(tokenizer: Path) -> Run:
-    """Returns the run of write_shards, with its round trip of every record."""
+def ours(tokenizer: Path, *, checked: bool = True) -> Run:
+    """Returns the run of write_shards, with its round trip of every record or without."""
 
     def run(documents: Path, out: Path, workers: int) -> Figures:
         command = [sys.executable, "-m", "benchmarks.corpus_text", "--write", str(documents), str(out), str(tokenizer)]
@@ -103,7 +107,7 @@ def ours(tokenizer: Path) -> Run:
             found = [entry for splits in entries for entry in splits.values()]
             return int(sum(entry["tokens"] - 3 * entry["documents"] for entry in found))
 
-        return measured([*command, "--workers", str(workers)], tokens)
+        return measured([*command, "--workers", str(workers), *([] if checked else ["--unchecked"])], tokens)
 
     return run
 
@@ -117,6 +121,20 @@ def megatron(tokenizer: Path, checkout: Path, *, python: str = sys.executable) -
         command += ["--tokenizer-model", str(tokenizer), "--workers", str(workers), "--log-interval", "100000"]
         written = out / "text_text_document.bin"
         return measured(command, lambda: written.stat().st_size // 2 - _count(documents))
+
+    return run
+
+
+def gigatoken(tokenizer: Path, checkout: Path, python: str) -> Run:
+    """Returns the run of Megatron-LM's tools/preprocess_data_fast.py, whose threads are our workers."""
+
+    def run(documents: Path, out: Path, workers: int) -> Figures:
+        command = [python, str(checkout / "tools" / "preprocess_data_fast.py"), "--use-gigatoken", "--append-eod"]
+        command += ["--input", str(documents / "text.jsonl"), "--output-prefix", str(out / "text")]
+        command += ["--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", str(tokenizer)]
+        written = out / "text_text_document.bin"
+        env = {"RAYON_NUM_THREADS": str(workers), "PYTHONPATH": str(checkout)}
+        return measured(command, lambda: written.stat().st_size // 2 - _count(documents), env=env)
 
     return run
 
@@ -140,12 +158,15 @@ def _count(documents: Path) -> int:
     return int(json.loads((documents / "counts.json").read_text())["documents"])
 
 
-def write(documents: Path, out: Path, tokenizer: Path, *, workers: int) -> None:
+def write(documents: Path, out: Path, tokenizer: Path, *, workers: int, checked: bool) -> None:
     """Writes our shards; the process that is measured."""
+    from corpus import shardwork
     from corpus import tokenizer as tokenizers
     from corpus.encoding import Shaping, write_shards
     from corpus.workers import Crew
 
+    if not checked:  # a lone worker works in this process
+        setattr(shardwork.Encode, "_require_round_trip", lambda *_: None)  # noqa: B010 - a method, for this run alone
     crew = Crew(workers=workers, isolate=False)
     write_shards(documents, out, tokenizer=tokenizers.load(tokenizer), shaping=Shaping(), crew=crew)
 
@@ -167,6 +188,16 @@ def trained(folder: Path, vocab_size: int) -> Path:
     symbols, texts = declared(), corpus_documents.texts("en") + 4 * corpus_documents.texts("ko")
     made = tokenizers.train(texts, vocab_size=tokenizers.room_for_text(symbols, vocab_size=vocab_size))
     tokenizers.save(tokenizers.add_symbols(made, symbols, vocab_size=vocab_size), folder)
+    return folder
+
+
+def extended(folder: Path) -> Path:
+    """Writes GPT-2's tokenizer with our symbols."""
+    from corpus import tokenizer as tokenizers
+    from corpus.vocabulary import declared
+
+    base = tokenizers.load(corpus_documents.DATA / "tokenizers" / "gpt2")
+    tokenizers.save(tokenizers.add_symbols(base, declared(), vocab_size=None), folder)
     return folder
 
 
@@ -208,27 +239,46 @@ def row(name: str, size: int, workers: int, found: Sequence[Figures], *, best: f
 def main() -> None:
     given = _arguments()
     if given.write:
-        write(*given.write, workers=given.workers)
+        write(*given.write, workers=given.workers, checked=not given.unchecked)
         return
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
-        tokenizer = trained(Path(scratch) / "tokenizer", given.vocab_size)
-        tools = {"medscale": ours(tokenizer)}
-        if given.megatron:
-            tools["Megatron-LM preprocess_data.py"] = megatron(tokenizer, given.megatron)
-        if given.datatrove:
-            tools["datatrove"] = datatrove(tokenizer, given.datatrove)
-        lines = []
-        for megabytes, rounds in ((given.megabytes, given.rounds), (10 * given.megabytes, 1)):
-            documents = prepared(Path(scratch) / f"{megabytes}", megabytes)
-            size = json.loads((documents / "counts.json").read_text())["bytes"]
-            for workers in given.numbers:
-                found = compare(tools, documents, workers=workers, rounds=rounds)
-                best = size / 1e6 / statistics.median(each.seconds for each in found["medscale"])
-                lines += [row(name, size, workers, each, best=best) for name, each in found.items()]
-    table = "\n".join([_HEAD, *lines])
-    print(table)
+        folders = {size: prepared(Path(scratch) / f"{size}", size) for size in (given.megabytes, 10 * given.megabytes)}
+        parts = []
+        for title, tools in _contests(given, Path(scratch)):
+            lines = [f"{title}\n", _HEAD]
+            for megabytes, documents in folders.items():
+                rounds = given.rounds if megabytes == given.megabytes else 1
+                lines += _rows(tools, documents, rounds=rounds, numbers=given.numbers)
+            parts.append("\n".join(lines))
+    tables = "\n\n".join(parts)
+    print(tables)
     if given.update_docs:
-        DOC.write_text(f"{DOC.read_text().partition(MARK)[0]}{MARK}\n\n{table}\n")
+        DOC.write_text(f"{DOC.read_text().partition(MARK)[0]}{MARK}\n\n{tables}\n")
+
+
+def _contests(given: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, dict[str, Run]]]:
+    own = trained(scratch / "own", given.vocab_size)
+    tools = {"medscale": ours(own), _UNCHECKED: ours(own, checked=False)}
+    if given.megatron:
+        tools["Megatron-LM preprocess_data.py"] = megatron(own, given.megatron)
+    if given.datatrove:
+        tools["datatrove"] = datatrove(own, given.datatrove)
+    yield f"A tokenizer trained here, {given.vocab_size:,} ids:", tools
+    if given.gigatoken:
+        other = extended(scratch / "gpt2")
+        fast = gigatoken(other, Path(given.gigatoken[0]), given.gigatoken[1])
+        yield "GPT-2's tokenizer and our symbols:", {"medscale": ours(other), "preprocess_data_fast.py": fast}
+
+
+def _rows(tools: Mapping[str, Run], documents: Path, *, rounds: int, numbers: Sequence[int]) -> list[str]:
+    size = json.loads((documents / "counts.json").read_text())["bytes"]
+    lines = []
+    for workers in numbers:
+        alone = {name: run for name, run in tools.items() if workers == 1 or name != _UNCHECKED}
+        found = compare(alone, documents, workers=workers, rounds=rounds)
+        best = size / 1e6 / statistics.median(each.seconds for each in found["medscale"])
+        lines += [row(name, size, workers, each, best=best) for name, each in found.items()]
+    return lines
 
 
 _HEAD = (
@@ -240,7 +290,8 @@ _HEAD = (
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megatron", type=Path)
-    parser.add_argument("--datatrove")
+    parser.add_argument("--datatrove", metavar="PYTHON")
+    parser.add_argument("--gigatoken", nargs=2, metavar=("CHECKOUT", "PYTHON"))
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--vocab-size", type=int, default=32_000)
     parser.add_argument("--megabytes", type=int, default=20, help="of text; ten times as much is done too")
@@ -249,6 +300,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--update-docs", action="store_true")
     parser.add_argument("--write", type=Path, nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--unchecked", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

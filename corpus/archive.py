@@ -172,9 +172,8 @@ def _write(path: Path, file: IO[bytes], member: Member) -> None:
     except OSError as error:
         if error.errno not in _NAME_ERRORS:
             raise
-        raise SourceError(
-            "archive_path", f"{member.name[:200]!r} must be a name that can be written, but is not"
-        ) from error
+        told = f"must hold names that can be written, but holds {member.name[:200]!r}; pack it again"
+        raise SourceError("archive_path", told) from error
     if found != member.bytes:
         told = f"{member.name!r} must hold {member.bytes:,} bytes, but holds {found:,}; fetch it again"
         raise SourceError("damaged", told)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import papers, tables, xmlfile
-from corpus.articlelicence import spdx
+from corpus.articlelicence import stated
 from corpus.dates import is_korean, written_date
 from corpus.jats import Settings
 from corpus.jsonfile import items
@@ -113,7 +113,6 @@ def _document(item: dict[str, Any], where: str, settings: Settings, left: list[i
         raise UnusableError("empty", "must have a passage with text, but has none")
     date = written_date(item.get("date")) or written_date(first.get("year"))
     everything = " ".join([title, *(body for _, body in sections)])
-    stated = text(infons.get("license"))
     yield papers.record(
         {"title": title, "journal": text(item.get("journal")), "published": date, **_entities(item, passages)},
         sections,
@@ -121,7 +120,7 @@ def _document(item: dict[str, Any], where: str, settings: Settings, left: list[i
         language="ko" if is_korean(everything) else settings.language,
         ids=_ids(item, infons),
         date=date,
-        license=spdx(stated) if stated else None,
+        license=stated(text(infons.get("license"))),
     )
 
 

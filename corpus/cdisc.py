@@ -7,48 +7,21 @@ from itertools import chain
 from typing import Any
 
 from corpus import papers
-from corpus.clean import is_missing
+from corpus.cdisc_words import DETAILS, DOMAINS, FACTS
+from corpus.clean import clean_line, is_missing
 from corpus.modality import Item, Record, Reject, SourceError, UnusableError, reject
 from corpus.spool import Spool
 from corpus.tables import Row
 
-_DOMAINS = {
-    **{"DM": "Demographics", "EX": "Exposure", "EC": "Exposure as collected", "CM": "Concomitant medications"},
-    **{"AE": "Adverse events", "DS": "Disposition", "MH": "Medical history", "CE": "Clinical events", "DD": "Death details"},
-    **{"DV": "Protocol deviations", "HO": "Healthcare encounters", "LB": "Laboratory tests", "VS": "Vital signs"},
-    **{"EG": "Electrocardiogram", "PE": "Physical examination", "QS": "Questionnaires", "SC": "Subject characteristics"},
-    **{"PC": "Drug concentrations", "PP": "Pharmacokinetic parameters", "TU": "Tumours", "TR": "Tumour measurements"},
-    **{"RS": "Disease response", "SU": "Substance use", "PR": "Procedures", "IE": "Eligibility not met", "SV": "Visits"},
-    **{"SE": "Subject elements", "TA": "Trial arms", "TE": "Trial elements", "TI": "Trial criteria", "TV": "Trial visits"},
-    **{"TS": "Trial summary", "FA": "Findings about events", "MB": "Microbiology", "IS": "Immunogenicity", "CO": "Comments"},
-    **{"ADSL": "Subjects", "ADAE": "Adverse events", "ADTTE": "Time to event", "ADLB": "Laboratory tests"},
-    **{"ADVS": "Vital signs", "ADEX": "Exposure", "ADCM": "Concomitant medications", "ADRS": "Disease response"},
-    **{"ADEG": "Electrocardiogram", "ADQS": "Questionnaires", "ADPC": "Drug concentrations", "ADMH": "Medical history"},
-}
+_PREFIXES = {"TI": "IE", "TE": "", "TV": ""}  # of their variables, where these are not called after the domain
 _ONE_ROW = ("DM", "ADSL")
-_LABELS = {  # of one-row domains, in the order to write
-    **{"STUDYID": "study", "AGE": "age", "SEX": "sex", "RACE": "race", "ETHNIC": "ethnicity", "COUNTRY": "country"},
-    **{"ARM": "planned arm", "ACTARM": "actual arm", "TRT01P": "planned treatment", "TRT01A": "actual treatment"},
-    **{"TRTDURD": "days of treatment", "EOSSTT": "end of study", "DCSREAS": "reason for leaving", "DTHFL": "died"},
-    **{"DTHADY": "day of death", "DTHCAUS": "cause of death", "AGEGR1": "age group", "RACEGR1": "race group", "REGION1": "region"},
-    **{"SAFFL": "in safety population", "ITTFL": "in intention-to-treat population", "DMDY": "day of collection"},
-}
-_TOPICS = ("TERM", "TRT", "TEST", "PARAM", "PARM", "TOPIC", "QLABEL", "VAL", "ELEMENT", "OBJ", "TESTCD", "PARAMCD")
+_TOPICS = ("TERM", "TRT", "TEST", "PARAM", "PARM", "TOPIC", "QLABEL", "ELEMENT", "OBJ", "TESTCD", "PARAMCD")
 _RESULTS = (("STRESC", "STRESU"), ("ORRES", "ORRESU"), ("AVALC", ""), ("AVAL", "AVALU"), ("VAL", ""), ("QVAL", ""))
-_DETAILS = {
-    **{"DECOD": "coded as", "OBJ": "about", "DOSTXT": "dose", "DOSFRM": "form", "DOSFRQ": "frequency", "ROUTE": "route"},
-    **{"INDC": "for", "CAT": "category", "SCAT": "subcategory", "BODSYS": "body system", "SEV": "severity"},
-    **{"TOXGR": "grade", "SER": "serious", "REL": "related", "ACN": "action taken", "OUT": "outcome"},
-    **{"OCCUR": "occurred", "STAT": "status", "REASND": "reason not done", "LOC": "location", "LAT": "side"},
-    **{"POS": "position", "SPEC": "specimen", "METHOD": "method", "NRIND": "against range", "ANRIND": "against range"},
-    **{"BASE": "baseline", "CHG": "change", "PCHG": "change in percent", "CNSR": "censored", "EVNTDESC": "event"},
-    **{"TRTA": "treatment", "TRTP": "treatment", "VISIT": "visit", "AVISIT": "visit", "EPOCH": "epoch"},
-}
 _DAYS = ("STDY", "ASTDY", "DY", "ADY", "VISITDY")
 _LAST_DAYS = ("ENDY", "AENDY")
 _IDENTIFIERS = re.compile(
     r"(?:U?SUBJID|SITEID|SITEGR\d|INVID|INVNAM|DOMAIN|RDOMAIN|ROWNAMES|UNNAMED \d+|KEY|SRCDOM|\w*SEQ|\w*SPID|\w*REFID"
-    r"|\w*GRPID|\w*LNKID|\w*DTC|\w*DT|\w*DTM|\w*TM|\w*DTF|\w*TMF)"
+    r"|IDVAR|IDVARVAL|RELID|RELTYPE|\w*GRPID|\w*LNKID|\w*DTC|\w*DT|\w*DTM|\w*TM|\w*DTF|\w*TMF)"
 )
 _SUBJECT_FACTS = ("AGE", "SEX", "RACE", "ARM", "ACTARM", "TRT01A")
 
@@ -105,15 +78,17 @@ def subjects(dataset: Dataset) -> Iterator[Item]:
 
 def _domain(cells: Mapping[str, Any], name: str) -> str:
     """Returns the domain that the rows name, else the name of the table, else what the columns begin with."""
-    for column, prefix in (("DOMAIN", ""), ("RDOMAIN", "SUPP")):
-        if not is_missing(cells.get(column)):
+    for column, prefix, needed in (("DOMAIN", "", "DOMAIN"), ("RDOMAIN", "SUPP", "QNAM")):
+        if needed in cells and not is_missing(cells.get(column)):
             return f"{prefix}{str(cells[column]).strip().upper()}"
     words = [word.upper() for word in re.split(r"[^A-Za-z0-9]+", name)]
-    named = next((word for word in reversed(words) if word in _DOMAINS or re.fullmatch(r"AD[A-Z]{2,6}", word)), None)
+    named = next((word for word in reversed(words) if word in DOMAINS or re.fullmatch(r"AD[A-Z]{2,6}", word)), None)
     starts = (column[:2] for column in cells if re.fullmatch(r"[A-Z]{2}(?:SEQ|TESTCD|TRT|TERM)", column))
     found = named or next(starts, None) or ("ADSL" if "TRT01P" in cells else "BDS" if "PARAMCD" in cells else None)
     if found is None:
-        raise SourceError("no_domain", f"must have a column DOMAIN, or be named after one, but is {name!r}; set domain:")
+        raise SourceError(
+            "no_domain", f"must have a column DOMAIN, or be named after one, but is {name!r}; set domain:"
+        )
     return found
 
 
@@ -135,16 +110,18 @@ def _people(rows: Iterator[Row | Reject], dataset: Dataset, owner: str, _: str) 
 
 
 def _facts(cells: Mapping[str, Any], dataset: Dataset) -> dict[str, str]:
-    """Returns a subject's facts; identifiers, dates and the numbers of codes that stand beside their words are left out."""
-    kept = [name for name in cells if not _IDENTIFIERS.fullmatch(name) and not (name[-1] in "NC" and name[:-1] in cells)]
-    ordered = [name for name in _LABELS if name in kept] + [name for name in kept if name not in _LABELS]
+    """Returns a subject's facts, without identifiers, dates, and codes that stand beside their words."""
+    kept = [
+        name for name in cells if not _IDENTIFIERS.fullmatch(name) and not (name[-1] in "NC" and name[:-1] in cells)
+    ]
+    ordered = [name for name in FACTS if name in kept] + [name for name in kept if name not in FACTS]
     facts: dict[str, str] = {}
     for name in ordered:
         value = _text(cells[name])
-        if name.endswith("U") and name[:-1] in cells or not value or name.endswith("CD"):
+        if (name.endswith("U") and name[:-1] in cells) or not value or name.endswith("CD"):
             continue
         unit = _text(cells.get(f"{name}U")).lower()
-        label = _LABELS.get(name) or dataset.labels.get(name) or name
+        label = FACTS.get(name) or dataset.labels.get(name) or name
         facts[label.replace(":", " ")] = f"{value} {unit}".strip()
     if facts.get("actual arm") == facts.get("planned arm"):
         facts.pop("actual arm", None)
@@ -162,10 +139,11 @@ def _events(rows: Iterator[Row | Reject], dataset: Dataset, owner: str, domain: 
             try:
                 cells = _upper(row.cells)
                 subject = _owner(cells, owner)
-                spool.add(subject, [*_when(cells, domain), _line(cells, domain), row.where, _about(cells, dataset)])
+                line = clean_line(_line(cells, domain))
+                spool.add(subject, [*_when(cells, domain), line, row.where, _about(cells, dataset)])
             except UnusableError as error:
                 yield reject(error, where=row.where, excerpt=row.cells)
-        title = f"{_DOMAINS.get(domain, 'Events')} ({domain})"
+        title = _title(domain)
         for subject, events in spool.owners():
             ordered = sorted(events, key=lambda event: (event[0], event[1], event[2]))
             lines, (*_, where, about) = [event[3] for event in ordered], events[0]
@@ -173,6 +151,11 @@ def _events(rows: Iterator[Row | Reject], dataset: Dataset, owner: str, domain: 
                 yield _record(about, [(title, "\n".join(lines))], subject=subject, where=f"{where}, {len(lines)} rows")
             except UnusableError as error:
                 yield reject(error, where=where, excerpt=lines[0])
+
+
+def _title(domain: str) -> str:
+    about = DOMAINS.get(domain.removeprefix("SUPP"), "Events")
+    return f"More on {about.lower()} ({domain})" if domain.startswith("SUPP") else f"{about} ({domain})"
 
 
 def _record(facts: Mapping[str, str], sections: Any, *, subject: str, where: str, offsets: Any = None) -> Record:
@@ -189,7 +172,7 @@ def _owner(cells: Mapping[str, Any], owner: str) -> str:
 
 
 def _about(cells: Mapping[str, Any], dataset: Dataset) -> dict[str, str]:
-    facts = {_LABELS[name]: _text(cells.get(name)) for name in _SUBJECT_FACTS if name in cells}
+    facts = {FACTS[name]: _text(cells.get(name)) for name in _SUBJECT_FACTS if name in cells}
     return {"study": dataset.study or _text(cells.get("STUDYID")), **facts}
 
 
@@ -197,7 +180,7 @@ def _when(cells: Mapping[str, Any], domain: str) -> tuple[float, str, float]:
     """Returns what orders events: the day, the date as written, the number in sequence; unknown days come last."""
     day = _number(_get(cells, domain, *_DAYS))
     date = _get(cells, domain, "STDTC", "DTC", "ASTDT", "ADT")
-    sequence = _number(_get(cells, domain, "SEQ", "ASEQ", "VISITNUM", "AVISITN"))
+    sequence = _number(_get(cells, domain, "SEQ", "ASEQ", "VISITNUM", "AVISITN", "IDVARVAL"))
     return (1e9 if day is None else day), date, (1e9 if sequence is None else sequence)
 
 
@@ -207,7 +190,7 @@ def _line(cells: Mapping[str, Any], domain: str) -> str:
     result, dose = _result(cells, domain), _get(cells, domain, "DOSE")
     unit = _get(cells, domain, "DOSU")
     parts = [f"{topic} {result}".strip() if result != topic else topic, f"dose {dose} {unit}".strip() if dose else ""]
-    for name, label in _DETAILS.items():
+    for name, label in DETAILS.items():
         value = _get(cells, domain, name)
         if value and value.casefold() != topic.casefold():
             parts.append(f"{label} {value}")
@@ -233,13 +216,15 @@ def _days(cells: Mapping[str, Any], domain: str) -> str:
 
 
 def _everything(cells: Mapping[str, Any]) -> str:
-    named = {name: _text(value) for name, value in cells.items() if not _IDENTIFIERS.fullmatch(name) and name != "STUDYID"}
+    named = {
+        name: _text(value) for name, value in cells.items() if not _IDENTIFIERS.fullmatch(name) and name != "STUDYID"
+    }
     return "; ".join(f"{name} {value}" for name, value in named.items() if value)
 
 
 def _get(cells: Mapping[str, Any], domain: str, *names: str) -> str:
     """Returns the first of these variables that holds something, with the domain's two letters or without."""
-    prefix = domain.removeprefix("AD")[:2]
+    prefix = _PREFIXES.get(domain) or domain.removeprefix("AD")[:2]
     for name in names:
         for column in (f"{prefix}{name}", name):
             value = _text(cells.get(column))

@@ -12,6 +12,7 @@ from corpus.modality import Reject, SourceError, UnusableError, reject
 from corpus.tables import Row, open_bytes
 
 _MEMBER = b"HEADER RECORD*******MEMBER  HEADER RECORD!!!!!!!"
+_CARD = 80  # bytes, to which a file is padded with blanks
 _ROWS = 2000  # read at once
 _DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, struct.error, EOFError)
 
@@ -42,7 +43,9 @@ def _transport_rows(path: Path, encoding: str | None) -> Iterator[_Head | Row | 
     with open_bytes(path) as file:
         try:
             reader = _reader(file)
-            fields = [(_decoded(field["name"], encoding), _decoded(field["label"], encoding)) for field in reader.fields]
+            fields = [
+                (_decoded(field["name"], encoding), _decoded(field["label"], encoding)) for field in reader.fields
+            ]
             name = text(reader.member_info.get("set_name")).strip()
             yield _Head(name, {column.upper(): label for column, label in fields if label})
             number = 0
@@ -62,7 +65,24 @@ def _reader(file: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "may be corrupted" is told of good files that were cut at their last row
-        return pd.read_sas(file, format="xport", chunksize=_ROWS, encoding=None)
+        reader = pd.read_sas(file, format="xport", chunksize=_ROWS, encoding=None)
+    # pandas 3.1 takes every 8 blanks of the last 80 bytes for padding, also those within a row, and so loses rows
+    # of less than 80 bytes; only whole rows of blanks are padding.
+    reader.nobs = _count(file, reader.record_start, reader.record_length)
+    return reader
+
+
+def _count(file: Any, start: int, width: int) -> int:
+    size = file.seek(0, 2) - start
+    rows = size // width
+    file.seek(start + max(0, size - 2 * _CARD))
+    tail = file.read()
+    end = rows * width - max(0, size - 2 * _CARD)  # of the last row, within the tail
+    padded = 0
+    while padded < rows and (padded + 1) * width <= _CARD and not tail[max(0, end - width) : end].strip(b" "):
+        padded, end = padded + 1, end - width
+    file.seek(start)
+    return int(rows - padded)
 
 
 def _require_one_table(path: Path) -> None:
@@ -143,5 +163,3 @@ def _listed(item: tuple[str, Any] | Reject, names: list[str]) -> Row | Reject:
         error = UnusableError("ragged_row", f"must be a list of {len(names)} values, but is {found}")
         return reject(error, where=where, excerpt=row)
     return Row(where=where, cells=dict(zip(names, row, strict=True)))
-
-

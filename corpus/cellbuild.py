@@ -22,13 +22,19 @@ class _Surveyor:
 
     plan: StorePlan
     parts: Path
+    apart: bool
 
     def __call__(self, number: int) -> None:
-        survey(self.plan.sources[number], self.parts / f"{number:05d}")
+        survey(self.plan.sources[number], self.parts / f"{number:05d}", apart=self.apart)
 
 
 def build(
-    plan: StorePlan, folder: Path, *, crew: Crew, progress: Callable[[str, int, int], None] = lambda _n, _d, _t: None
+    plan: StorePlan,
+    folder: Path,
+    *,
+    crew: Crew,
+    progress: Callable[[str, int, int], None] = lambda _n, _d, _t: None,
+    apart: bool | None = None,
 ) -> dict[str, Any]:
     """Builds a store, or goes on where an earlier attempt was ended; returns the manifest.
 
@@ -40,11 +46,13 @@ def build(
         folder: where to; nothing else may lie in it.
         crew: who does it.
         progress: is told which pass runs (survey, scatter, gather), and how many of its units are done, of how many.
+        apart: whether each file is read in a process of its own, which a damaged one may kill; when not given, where
+            the crew's workers are none.
 
     Raises:
         ValueError: a source cannot be used, or took its readers along.
     """
-    parts = folder / "parts"
+    parts, apart = folder / "parts", _inline(crew) if apart is None else apart
     _begin(plan, folder, parts)
 
     def run(units: Any, work: Any, committed: Callable[[Any], bool], name: str) -> None:
@@ -58,11 +66,14 @@ def build(
 
     numbers = range(len(plan.sources))
     run(
-        numbers, _Surveyor(plan=plan, parts=parts), lambda unit: (parts / f"{unit:05d}/survey.json").is_file(), "survey"
+        numbers,
+        _Surveyor(plan=plan, parts=parts, apart=apart),
+        lambda unit: (parts / f"{unit:05d}/survey.json").is_file(),
+        "survey",
     )
     surveys = [read_survey(parts / f"{number:05d}") for number in numbers]
     place, genes, units = layout(plan, surveys), tuple(vocabulary(plan, surveys)), tuple(chunks(plan, surveys))
-    scatter = Scatter(plan=plan, layout=place, genes=genes, parts=parts)
+    scatter = Scatter(plan=plan, layout=place, genes=genes, parts=parts, apart=apart)
     run(units, scatter, lambda unit: (part(parts, unit) / "report.json").is_file(), "scatter")
     reports = [read_json(part(parts, unit) / "report.json") for unit in units]
     labels = {name: sorted({value for told in reports for value in told["labels"][name]}) for name in plan.labels}
@@ -76,6 +87,10 @@ def build(
         _commit(folder, manifest, genes)
     crew.nodes().wait_for(folder / MANIFEST)
     return manifest
+
+
+def _inline(crew: Crew) -> bool:
+    return crew.workers == 1 and crew.world_size == 1 and not crew.isolate
 
 
 def _begin(plan: StorePlan, folder: Path, parts: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ class Matrix:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    @property
+    def values_per_row(self) -> float:
+        """Values that a row holds in memory before zeros are left out, on average."""
+        group = getattr(self.data, "group", None)
+        stored = getattr(self.data, "nnz", None) if group is None else group["indices"].shape[0]
+        return float(self.data.shape[1] if stored is None else stored / max(1, len(self)))
 
     def block(self, start: int, stop: int) -> Block:
         """Reads rows start to stop in one slice."""
@@ -120,6 +128,12 @@ def open_matrix(request: Request) -> Matrix:
         counts=request.counts or request.cellxgene,
         by_rows=_reads_by_rows(data),
     )
+
+
+@lru_cache(maxsize=1)
+def reopened(request: Request) -> Matrix:
+    """Returns an open matrix, the same one while the same is asked for: rows of a large file are read part by part."""
+    return open_matrix(request)
 
 
 def gene_names(var: pd.DataFrame, column: str | None) -> tuple[list[str], str]:

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from corpus.modality import SourceError
 
 _VALUES_PER_BLOCK = 1 << 20
-_ROWS_PER_BLOCK = 4096
+_ROWS_PER_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,21 @@ class Block:
     problems: list[str | None]
 
 
-def read_cells(request: Request, *, timeout_s: float) -> Iterator[Opened | Block]:
+def read_cells(request: Request, *, timeout_s: float, apart: bool = True) -> Iterator[Opened | Block]:
     """Yields what was found, then the cells in blocks.
+
+    Args:
+        request: what to read.
+        timeout_s: seconds that the reader may be silent.
+        apart: whether a process of its own reads; without it, this one must be one that may die, and is watched.
 
     Raises:
         SourceError: the file is damaged, kills its reader, keeps it busy for `timeout_s`, needs more than `memory_gb`,
             or lacks what is wanted.
     """
+    if not apart:
+        yield from _explained(request)
+        return
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = _start(request, sender)
     sender.close()
@@ -104,12 +112,11 @@ def read_cells(request: Request, *, timeout_s: float) -> Iterator[Opened | Block
 
 def serve() -> None:
     """Runs in the child: sends what was found, blocks of cells, then None; or the code and reason of a SourceError."""
-    warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
     request = _request(sys.argv[2])
     _limit(request.memory_gb)
     with Connection(int(sys.argv[1])) as sender, suppress(BrokenPipeError):  # broken: the parent has enough cells
         try:
-            for message in _messages(request):
+            for message in _explained(request):
                 sender.send(message)
             sender.send(None)
         except SourceError as error:
@@ -117,9 +124,19 @@ def serve() -> None:
         except MemoryError:
             told = f"must be read within memory_gb = {request.memory_gb:g}, but needs more; raise it or split the file"
             sender.send(("too_large", told))
-        except Exception as error:  # noqa: BLE001 - whatever a parser says about damage belongs in the message
-            told = f"must be a cell matrix, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
-            sender.send(("damaged", told))
+
+
+def _explained(request: Request) -> Iterator[Opened | Block]:
+    """Yields the messages; whatever a parser says about damage becomes a SourceError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old files make anndata warn about where it moves their parts
+            yield from _messages(request)
+    except (SourceError, MemoryError):
+        raise
+    except Exception as error:
+        told = f"must be a cell matrix, but {type(error).__name__}: {str(error)[:200]}; fetch it again"
+        raise SourceError("damaged", told) from error
 
 
 def _request(written: str) -> Request:
@@ -167,11 +184,11 @@ def _explain_end(code: int) -> SourceError:
 
 
 def _messages(request: Request) -> Iterator[Opened | Block]:
-    from corpus.cellfile import open_matrix
+    from corpus.cellfile import reopened
 
-    matrix = open_matrix(request)
+    matrix = reopened(replace(request, rows=None))
     yield Opened(told=matrix.told, genes=matrix.names, rows=len(matrix), by_rows=matrix.by_rows)
     first, last = request.rows or (0, len(matrix))
-    step = max(1, min(_ROWS_PER_BLOCK, _VALUES_PER_BLOCK // max(1, len(matrix.names))))
+    step = max(1, min(_ROWS_PER_BLOCK, int(_VALUES_PER_BLOCK / max(1.0, matrix.values_per_row))))
     for start in range(first, min(last, len(matrix)), step):
         yield matrix.block(start, min(start + step, last, len(matrix)))

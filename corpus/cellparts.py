@@ -37,12 +37,14 @@ class Scatter:
         layout: where cells go.
         genes: of the store, in alphabetical order.
         parts: folder of the parts.
+        apart: whether a process of its own reads each file.
     """
 
     plan: StorePlan
     layout: Layout
     genes: tuple[str, ...]
     parts: Path
+    apart: bool
 
     @cached_property
     def genes_at(self) -> dict[str, int]:
@@ -61,7 +63,8 @@ class Scatter:
         changed = {"rows": (first, last), "columns": wanted, "counts": self.plan.values == "counts"}
         try:
             found, ids = [], np.empty(0, dtype=np.int64)
-            for told in read_cells(Request(**{**asdict(source.request), **changed}), timeout_s=source.timeout_s):
+            request = Request(**{**asdict(source.request), **changed})
+            for told in read_cells(request, timeout_s=source.timeout_s, apart=self.apart):
                 if isinstance(told, Block):
                     found.append(self._kept(told, ids, number))
                     beat(len(told.names))
@@ -103,16 +106,17 @@ class Scatter:
         return cells, Counter(problem for problem in problems.tolist() if problem)
 
     def _splits(self, groups: list[Any] | None, rows: NDArray[np.int64], source: int) -> NDArray[np.int64]:
-        named = groups or [None] * len(rows)
-        drawn = [
-            split_of(
-                f"{source}:{row}" if is_missing(group) else str(group),
-                seed=self.plan.seed,
-                valid_fraction=self.plan.valid_fraction,
-            )
-            for row, group in zip(rows.tolist(), named, strict=True)
-        ]
-        return np.array([SPLITS.index(split) for split in drawn], dtype=np.int64)
+        """Returns the number of each cell's split: that of its group, or its own where it has none."""
+        drawn: dict[str, int] = {}
+        found = np.empty(len(rows), dtype=np.int64)
+        for place, row in enumerate(rows.tolist()):
+            group = None if groups is None else groups[place]
+            name = f"{source}:{row}" if is_missing(group) else str(group)
+            if name not in drawn:
+                split = split_of(name, seed=self.plan.seed, valid_fraction=self.plan.valid_fraction)
+                drawn[name] = SPLITS.index(split)
+            found[place] = drawn[name]
+        return found
 
     def _write(self, folder: Path, cells: dict[str, Any]) -> dict[str, Any]:
         splits, slots = cells["splits"], cells["slots"]

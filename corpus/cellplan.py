@@ -98,15 +98,16 @@ class Layout:
         return slots * self.shards[split] // self.bases[-1]
 
 
-def survey(source: CellSource, folder: Path) -> None:
-    """Writes what a source holds.
+def survey(source: CellSource, folder: Path, *, apart: bool) -> None:
+    """Writes what a source holds; `apart` says whether a process of its own reads it.
 
     Raises:
         ValueError: the source cannot be used; one line.
     """
     request = source.request
     try:
-        found = next(read_cells(Request(**{**asdict(request), "rows": (0, 0)}), timeout_s=source.timeout_s))
+        wanted = Request(**{**asdict(request), "rows": (0, 0)})
+        found = next(read_cells(wanted, timeout_s=source.timeout_s, apart=apart))
         if not isinstance(found, Opened):
             raise TypeError(f"the first message must be what was opened, but is {type(found).__name__}")
     except SourceError as error:

@@ -94,6 +94,15 @@ class CellSplit:
         """
         return self._column("sources", positions), self._column("rows", positions)
 
+    def place(self, position: int) -> tuple[str, int]:
+        """Returns the folder of the shard that holds a cell, and the cell's row in it.
+
+        Raises:
+            IndexError: the position is none of the split's.
+        """
+        shards, rows = self._locate(np.array([position]))
+        return self.shards[int(shards[0])][0], int(rows[0])
+
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Asks the kernel to read ranges of cells into its cache, and does not wait: for a disk that is slow."""
         for first, last in ranges:

@@ -139,10 +139,10 @@ def _check_atom(atom: Chem.Atom, *, wildcards: bool) -> None:
     protons, isotope, charge = atom.GetAtomicNum(), atom.GetIsotope(), atom.GetFormalCharge()
     if atom.HasProp("molAtomMapNumber"):
         atom.ClearProp("molAtomMapNumber")
+    if atom.HasQuery() and "AtomOr" in atom.DescribeQuery():
+        raise UnusableError("query", "must be a molecule, but holds a list of possible atoms")
     if protons == 0 and not wildcards:
         raise UnusableError("wildcard", "must name every atom, but has a wildcard (*); set wildcards: true to keep it")
-    if protons and atom.HasQuery():
-        raise UnusableError("query", "must be a molecule, but holds a list of possible atoms")
     if protons and isotope and not protons <= isotope <= 3 * protons + 4:
         raise UnusableError("isotope", f"must have possible isotopes, but has {atom.GetSymbol()} of mass {isotope}")
     if protons and charge > protons:

@@ -15,7 +15,9 @@ _HALF_WIDTH = re.compile("[\uffa0-\uffdc]")  # Hangul letters of old terminals
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 _EMOJI = "\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\ufe0f\u20e3\U0001f000-\U0001faff"
 _JOINED_SCRIPTS = "\u0600-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af"  # Arabic, Indic, Burmese, Khmer, Mongolian
-_LOOSE_JOINER = re.compile(f"(?<![{_EMOJI}{_JOINED_SCRIPTS}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_EMOJI}{_JOINED_SCRIPTS}])")
+_LOOSE_JOINER = re.compile(
+    f"(?<![{_EMOJI}{_JOINED_SCRIPTS}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_EMOJI}{_JOINED_SCRIPTS}])"
+)
 _MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "NULL", "null", "None"})  # "none" may be an answer
 
 

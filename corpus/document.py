@@ -11,9 +11,8 @@ from typing import Any
 from corpus import annotations
 from corpus.clean import clean_line, clean_text, is_missing
 from corpus.modality import UnusableError
-from corpus.symbols import inside, tags
+from corpus.symbols import SECTION, inside, tags
 
-SECTION = "<|section|>"
 SYMBOLS = (SECTION,)
 
 

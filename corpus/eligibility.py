@@ -4,11 +4,13 @@ import re
 
 INCLUSION, EXCLUSION, REST = "Inclusion criteria", "Exclusion criteria", "Eligibility"
 _LONGEST = 90  # characters of a heading
-_MARKS = " \t*#_-–•○●▪‣~[]()（）<>.0123456789"
+_MARKS = " \t*#_-–•○●▪‣~[]()<>\uff08\uff09.0123456789"
 _IN = re.compile(r"\b(?:inclusion|eligib(?:le|ility))\b|선정|포함", re.IGNORECASE)
 _OUT = re.compile(r"\b(?:exclusion|ineligib(?:le|ility))\b|제외", re.IGNORECASE)
 _CRITERIA = re.compile(r"\b(?:criteri(?:a|on)|requirements?)\b|기준", re.IGNORECASE)
-_ALONE = re.compile(r"(?:inclusion|exclusion|eligible|ineligible|eligibility|선정|제외|포함)s?(?: 대상)?", re.IGNORECASE)
+_ALONE = re.compile(
+    r"(?:inclusion|exclusion|eligible|ineligible|eligibility|선정|제외|포함)s?(?: 대상)?", re.IGNORECASE
+)
 _RUN_IN = re.compile(r"(?<=[.;)])[^\S\n]{1,9}(?=(?:key |main )?(?:inclusion|exclusion) criteria ?:)", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\([\\\[\]()<>*_~`#+.!|{}-])")
 
@@ -39,7 +41,7 @@ def unescaped(text: str) -> str:
 
 def _heading(line: str) -> tuple[str | None, str]:
     """Returns the kind that a line begins and what stands behind its colon; (None, "") for any other line."""
-    head, colon, rest = line.replace("：", ":").partition(":")
+    head, colon, rest = line.replace("\uff1a", ":").partition(":")
     kind = _kind(head, ended=bool(colon))
     if kind:
         return kind, rest.strip(" \t*_")

@@ -6,12 +6,15 @@ from typing import Any
 
 from corpus import papers
 from corpus.annotations import bare
-from corpus.articlelicence import spdx
+from corpus.articlelicence import stated
 from corpus.jsonvalues import dicts, text
 from corpus.modality import Record, UnusableError
 from corpus.tables import Row
 
-_HEADING = re.compile(r"(?:^|(?<=\d)|(?<=\n))[^\S\n]*(TITLE|ABSTRACT|BODY)(?:\.([^\n]{1,300}?))?:[^\S\n]*(?=\n|$)|^[^\S\n]*TITLE:", re.MULTILINE)
+_HEADING = re.compile(
+    r"(?:^|(?<=\d)|(?<=\n))[^\S\n]*(TITLE|ABSTRACT|BODY)(?:\.([^\n]{1,300}?))?:[^\S\n]*(?=\n|$)|^[^\S\n]*TITLE:",
+    re.MULTILINE,
+)
 _LABELS = {
     "significantly increase": "significantly increased",
     "significantly decrease": "significantly decreased",
@@ -38,8 +41,12 @@ def article(row: Row, *, language: str) -> Iterator[Record]:
     cells = {bare(name): value for name, value in row.cells.items()}
     title, sections = cut(text(cells.get("text")))
     ids = tuple(_ids(cells))
-    stated = text(cells.get("license") or cells.get("licence"))
-    common: dict[str, Any] = {"ids": ids, "offsets": row.offsets, "language": language, "license": spdx(stated) if stated else None}
+    common: dict[str, Any] = {
+        "ids": ids,
+        "offsets": row.offsets,
+        "language": language,
+        "license": stated(text(cells.get("license") or cells.get("licence"))),
+    }
     yield papers.record(
         {"title": title or text(cells.get("title"))}, sections, where=row.where, group=_group(ids), **common
     )
@@ -63,7 +70,9 @@ def relation(row: Row, *, language: str) -> Iterator[Record]:
     evidence = text(cells.get("annotations") or cells.get("evidence"))
     facts = {**_relation(row.cells), "finding": _finding(cells)}
     sections = [("Evidence", evidence)]
-    yield papers.record(facts, sections, where=row.where, offsets=row.offsets, language=language, ids=ids, group=_group(ids))
+    yield papers.record(
+        facts, sections, where=row.where, offsets=row.offsets, language=language, ids=ids, group=_group(ids)
+    )
 
 
 def cut(written: str) -> tuple[str, list[tuple[str, str]]]:

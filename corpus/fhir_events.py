@@ -12,6 +12,7 @@ from corpus.jsonvalues import dicts
 from corpus.modality import UnusableError
 from corpus.timeline import ENCOUNTER, PATIENT, Event, day, free, named
 
+_DEEPEST = 12  # questions within questions
 _SHORT = 100  # characters of a value; what is longer was written by a person
 _CLASSES = {"AMB": "ambulatory", "EMER": "emergency", "IMP": "inpatient", "HH": "home", "VR": "virtual"}
 _MARRIED = {"M": "married", "S": "never married", "D": "divorced", "W": "widowed", "UNK": ""}
@@ -31,6 +32,7 @@ _WHEN = {  # where each type says when, the most exact first
     "MedicationRequest": ("authoredOn",),
     "MedicationStatement": ("effectiveDateTime", "effectivePeriod", "dateAsserted"),
     "Observation": ("effectiveDateTime", "effectivePeriod", "effectiveInstant", "issued"),
+    "QuestionnaireResponse": ("authored",),
     "Procedure": ("performedDateTime", "performedPeriod", "occurrenceDateTime", "occurrencePeriod"),
     "ServiceRequest": ("authoredOn", "occurrenceDateTime"),
 }
@@ -131,6 +133,7 @@ def _value(given: Mapping[str, Any]) -> str:
         or name(given.get("valueCodeableConcept"))
         or (free(written) if len(written) <= _SHORT else "")
         or number(given.get("valueInteger"))
+        or number(given.get("valueDecimal"))
         or _range(given.get("valueRange"), " to ")
         or _range(given.get("valueRatio"), " : ")
         or text(given.get("valueDateTime"))[:4]
@@ -175,10 +178,27 @@ def _allergy(resource: Mapping[str, Any]) -> str:
 
 
 def _care_plan(resource: Mapping[str, Any]) -> str:
-    told = ", ".join(concept(item) for item in dicts(resource.get("category"))) or text(resource.get("title"))
+    told = ", ".join(concept(item) for item in dicts(resource.get("category"))) or free(text(resource.get("title")))
     details = [item["detail"] for item in dicts(resource.get("activity")) if isinstance(item.get("detail"), dict)]
     doing = [name(detail.get("code")) for detail in details]
     return f"{told}: {', '.join(item for item in doing if item)}" if told and any(doing) else told
+
+
+def _questionnaire(resource: Mapping[str, Any]) -> str:
+    return "; ".join(_answers(resource.get("item"), depth=0))
+
+
+def _answers(items: Any, *, depth: int) -> Iterator[str]:
+    if depth > _DEEPEST:
+        raise UnusableError("too_deep", f"must have questions at most {_DEEPEST} deep, but goes on")
+    for item in dicts(items):
+        given = dicts(item.get("answer"))
+        said = [_value(answer) or name(answer.get("valueCoding")) for answer in given]
+        asked = text(item.get("text")) or text(item.get("linkId"))
+        if any(said):
+            yield f"{asked}: {', '.join(word for word in said if word)}"
+        for inner in (item, *given):
+            yield from _answers(inner.get("item"), depth=depth + 1)
 
 
 def _family(resource: Mapping[str, Any]) -> str:
@@ -226,6 +246,7 @@ _WRITERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "MedicationStatement": ("medication taken", _medication),
     "Observation": ("observation", _observation),
     "Procedure": ("procedure", _code),
+    "QuestionnaireResponse": ("questionnaire", _questionnaire),
     "ServiceRequest": ("order", _code),
 }
 

@@ -1,13 +1,11 @@
 """Patients of FHIR files: bundles, lists, single resources, and bulk exports of one resource a line."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from corpus import fhir, fhir_events, jsonfile, jsonvalues, lines, tables
-from corpus.fhir import text
 from corpus.modality import Item, Note, Reject, UnusableError, reject
 from corpus.spool import Spool
 from corpus.timeline import Event, PatientOptions, Scene, items, last_day
@@ -29,7 +27,7 @@ def read(paths: Sequence[Path], options: PatientOptions) -> Iterator[Item]:
         scene = Scene(options=options, names=reader.medicine, strict=reader.patients > 0, last=last_day(options))
         yield from reader.notes()
         for person, rows in spool.owners():
-            yield from items(person, [Event(*row) for row in rows], scene)
+            yield from items(person, [Event(*row) for row in rows], scene=scene)
 
 
 class _Reader:
@@ -39,7 +37,7 @@ class _Reader:
         self._options = options
         self._medicines: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
-        self._left: Counter[str] = Counter()
+        self._left: set[str] = set()
         self._foreign = 0
         self.patients = 0
 
@@ -65,7 +63,7 @@ class _Reader:
             self._medicines |= dict.fromkeys((name, fhir.key(url)), fhir_events.medication(resource))
             return
         if kind != "Patient" and kind not in fhir_events.TYPES:
-            self._left[kind] += 1
+            self._left.add(kind)
             return
         owner = fhir.key(url) or name if kind == "Patient" else self._owner(resource)
         self._foreign += not fhir.check(resource, fields=fhir_events.FIELDS)
@@ -93,8 +91,7 @@ class _Reader:
     def notes(self) -> Iterator[Note]:
         """Yields what was decided without asking."""
         if self._left:
-            told = ", ".join(f"{number} {kind}" for kind, number in sorted(self._left.items())[:20])
-            yield Note(f"left out, because they tell no history: {told}")
+            yield Note(f"left out, because they tell no history: {', '.join(sorted(self._left)[:20])}")
         if self._foreign:
             yield Note(f"{self._foreign} resources are not in every field as R4, R5 or STU3 say, and are used")
         if not self.patients:

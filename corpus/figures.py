@@ -9,7 +9,7 @@ from corpus.annotations import bare
 from corpus.clean import is_missing
 from corpus.modality import UnusableError
 
-_NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _DIGIT = re.compile(r"\d")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _EXPONENT = re.compile(r"[eE].*")
@@ -64,7 +64,8 @@ def written(text: str, value: float, *, digits: int) -> str:
         return text
     size = floor(log10(abs(value))) if value else 0
     if not -5 <= size <= 15:
-        return f"{value:.{digits}g}"
+        shortened = f"{value:.{digits}g}"
+        return shortened if isfinite(float(shortened)) else text
     shortened = f"{value:.{max(0, digits - size - 1)}f}"
     return shortened.rstrip("0").rstrip(".") if "." in shortened else shortened
 

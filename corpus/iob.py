@@ -14,7 +14,7 @@ _TAG = re.compile(r"(O|[BIESLU](?:[-_](\S+))?)")
 _BEGINS = "BSU"
 _ENDS = "ESL"
 _NO_BLANK_BEFORE = set(".,;:!?%)]}'’”")
-_NO_BLANK_AFTER = set("([{‘“")
+_NO_BLANK_AFTER = set("([{\u2018“")
 _GLUED = set("-/")
 _MOST_WORDS = 100_000
 
@@ -22,8 +22,10 @@ _MOST_WORDS = 100_000
 def is_iob(lines: list[str]) -> bool:
     """Says whether all of a file's first lines are a word, a tag and perhaps columns between; blank ones aside."""
     rows = [_cells(line) for line in lines if line.strip() and not line.startswith(("-DOCSTART-", "#"))]
-    return bool(rows) and all(len(row) > 1 and _TAG.fullmatch(row[-1]) for row in rows) and any(
-        row[-1] == "O" or len(row[-1]) > 1 for row in rows
+    return (
+        bool(rows)
+        and all(len(row) > 1 and _TAG.fullmatch(row[-1]) for row in rows)
+        and any(row[-1] == "O" or len(row[-1]) > 1 for row in rows)
     )
 
 

@@ -1,6 +1,5 @@
 """JATS: full articles (PubMed Central, publishers), alone, in sets or in OAI answers, as records in their languages."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from corpus import papers, xmlfile
 from corpus.articlelicence import licence_of
 from corpus.dates import is_korean, iso_date, language_code, written_date
-from corpus.jatstext import FLOATS, float_sections, flow, line, sections
+from corpus.jatstext import FLOATS, float_sections, line, sections
 from corpus.modality import Item, Note, Record, Reject, UnusableError
 from corpus.xmlfile import attribute, child, children, name
 
@@ -97,7 +96,7 @@ def _article(element: Any, where: str, settings: Settings) -> Iterator[Record]:
         where=where,
         ids=tuple(_ids(meta)),
         date=_date(meta),
-        license=licence_of(child(meta, "permissions")),
+        license=licence_of(meta),
         facts={
             "journal": line(_first(element, "journal-title")),
             "type": attribute(element, "article-type").replace("-", " "),
@@ -114,9 +113,7 @@ def _article(element: Any, where: str, settings: Settings) -> Iterator[Record]:
         yield _record(front, other_title, other_texts, language=code, pair=pair)
 
 
-def _record(
-    front: _Front, title: str, texts: list[tuple[str, str]], *, language: str, pair: str | None
-) -> Record:
+def _record(front: _Front, title: str, texts: list[tuple[str, str]], *, language: str, pair: str | None) -> Record:
     if not texts:
         raise UnusableError("empty", "must have an abstract or a body, but has neither")
     return papers.record(
@@ -173,12 +170,12 @@ def _other_languages(
         if code in settings.languages and code != language and texts:
             yield code, titles.get(code, ""), texts
     for part in children(element, "sub-article"):
-        code = language_code(xmlfile.language(part))
+        code = language_code(xmlfile.language(part)) or ""
         if attribute(part, "article-type") == "translation" and code in settings.languages and code != language:
             inner = child(part, "front-stub")
             inner = child(part, "front", "article-meta") if inner is None else inner
             title = line(child(inner, "title-group", "article-title"))
-            yield str(code), title, list(_main(part, inner if inner is not None else part))
+            yield code, title, list(_main(part, inner if inner is not None else part))
 
 
 def _language(element: Any, texts: list[tuple[str, str]], default: str) -> str:

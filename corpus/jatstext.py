@@ -17,13 +17,15 @@ _BLOCKS = {
     *("p", "title", "list", "def-list", "def-item", "disp-quote", "verse-group", "verse-line", "statement", "speech"),
     *("preformat", "code", "attrib", "disp-formula", "disp-formula-group", "question", "answer", "sec"),
 }
+_FORMULAS = ("inline-formula", "alternatives", "tex-math", "math")
 _NOTES = {"fn", "table-fn", "aff", "corresp", "author-notes"}
 _GONE = "\0"  # where a reference stood: XML cannot hold it, so that no text is mistaken for it
-_NUMBERS = re.compile(r"[\s\d,;–—‒\-\[\]()*†‡§¶#\0]*[a-z]?")
-_EMPTIED = re.compile(r"\s?[\[(（][\s,;–—‒-]*\0[\s,;–—‒\0-]*[\])）]")
-_BEFORE_MARK = re.compile(r" ?\0(?:[,–—‒-]?\0)*(?= ?[.,;:)]|\s|$)")
-_RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")  # noqa: RUF001 - they are meant
+_NUMBERS = re.compile(r"[\s\d,;–—\u2012\-\[\]()*†‡§¶#\0]*[a-z]?")
+_EMPTIED = re.compile(r"\s?[\[(\uff08][\s,;–—\u2012-]*\0[\s,;–—\u2012\0-]*[\])\uff09]")
+_RUN = re.compile(r" ?\0(?: ?[,;–—\u2012-]? ?\0)*")
+_RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
+_NAMES_ONLY = re.compile(r"acknowledge?ments?|authors?['’]?s? contributions?|감사의 글", re.IGNORECASE)
 _MOST_CELLS = 200  # that one cell of a table may span
 
 
@@ -38,8 +40,7 @@ def flow(element: Any) -> str:
     if element is None:
         return ""
     text = _EMPTIED.sub("", "".join(_parts(element)))
-    text = _BEFORE_MARK.sub("", text).replace(_GONE, "")
-    lines = (" ".join(line.split()) for line in text.split("\n"))
+    lines = (" ".join(line.split()) for line in _RUN.sub("", text).split("\n"))
     return "\n".join(line for line in lines if line)
 
 
@@ -60,7 +61,7 @@ def sections(element: Any, *, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
     paragraphs, floating = list[str](), list[Any]()
     below = []
     for part in children(element):
-        if name(part) == "sec":
+        if name(part) in ("sec", "app"):
             below.append(part)
         elif name(part) not in ("title", "label", "sec-meta"):
             paragraphs.append("" if name(part) in _LEFT_OUT else flow(part))
@@ -71,7 +72,9 @@ def sections(element: Any, *, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
     for found in floating:
         yield from float_sections(found)
     for part in below:
-        title = line(child(part, "title"))
+        title = line(child(part, "title")).rstrip(".: ")
+        if _NAMES_ONLY.fullmatch(title):
+            continue
         yield from sections(part, path=(*path, title) if title else path)
 
 
@@ -113,22 +116,16 @@ def _parts(element: Any) -> Iterator[str]:
 
 def _part(part: Any) -> str:
     kind = name(part)
-    if kind in _LEFT_OUT:
-        return ""
-    if kind in ("inline-formula", "alternatives", "tex-math", "math"):
-        return formula(part)
-    if kind == "disp-formula":
-        return f"\n{formula(part)}\n"
-    if kind == "break":
-        return " "
-    text = "".join(_parts(part))
-    if kind == "sup":
-        return _raised(text)
-    if kind == "xref":
-        return _GONE if _is_reference(part, text) else text
+    if kind in _LEFT_OUT or kind in _FORMULAS:
+        return "" if kind in _LEFT_OUT else formula(part)
+    text = " " if kind == "break" else formula(part) if kind == "disp-formula" else "".join(_parts(part))
     if kind == "list-item":
         return f"\n- {text.strip()}\n"
-    return f"\n{text}\n" if kind in _BLOCKS else text
+    if kind in _BLOCKS:
+        return f"\n{text}\n"
+    if kind == "xref" and _is_reference(part, text):
+        return _GONE
+    return _raised(text) if kind == "sup" else text
 
 
 def _is_reference(part: Any, text: str) -> bool:

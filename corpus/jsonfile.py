@@ -238,7 +238,7 @@ def _require_shallow(value: Any, text: str) -> None:
     if text.count("[") + text.count("{") <= DEEPEST:
         return
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = [
             child
             for parent in level

@@ -87,8 +87,9 @@ class Mixing(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Samples that are drawn by one mixture: how many, and how often a stream may have been seen at their end."""
+    """Samples that are drawn by one mixture: who says so, how many, and how often a stream may be seen at their end."""
 
+    name: str
     samples: int
     mixture: Mapping[str, float]
     max_epochs: float | None = None
@@ -153,12 +154,13 @@ def course(stretches: Sequence[Stretch], *, tokens: Mapping[str, int], seq_lengt
         ValueError: not even all streams together have enough tokens for the caps.
     """
     epochs: dict[str, float] = defaultdict(float)
-    mixtures, notes = [], []
-    for number, stretch in enumerate(stretches):
+    mixtures: list[dict[str, float]] = []
+    notes: list[str] = []
+    for stretch in stretches:
         mixture = dict(stretch.mixture)
         if stretch.max_epochs is not None:
             mixture = _within(stretch, dict(epochs), tokens=tokens, seq_length=seq_length)
-            notes += _changes(stretch, mixture, number=number)
+            notes += _changes(stretch, mixture)
         for name, share in mixture.items():
             if name in tokens:
                 epochs[name] += stretch.samples * seq_length * share / max(1, tokens[name])
@@ -191,18 +193,16 @@ def _within(
     found = capped(stretch.mixture, most=most)
     if found is None:
         enough = int(sum(room.values()) * stretch.samples)
-        raise ValueError(
-            f"max_epochs: must leave tokens for all planned samples, but {limit:g} epochs of every stream are "
-            f"{enough:,} samples of {stretch.samples:,}; raise it, lower train_iters or add data"
-        )
+        told = f"must leave tokens for all {stretch.samples:,} planned samples, but {limit:g} epochs are {enough:,}"
+        raise ValueError(f"{stretch.name}.max_epochs: {told}; raise it, lower train_iters or add data")
     return {name: share for name, share in found.items() if share}
 
 
-def _changes(stretch: Stretch, mixture: Mapping[str, float], *, number: int) -> Iterator[str]:
+def _changes(stretch: Stretch, mixture: Mapping[str, float]) -> Iterator[str]:
     for name, share in stretch.mixture.items():
         now = mixture.get(name, 0.0)
         if now < share - 1e-9:
-            yield f"phase {number}: {name} has {now:.4g} of the samples instead of {share:.4g}, for max_epochs"
+            yield f"{stretch.name}.max_epochs: {name} has {now:.4g} of the samples instead of {share:.4g}"
 
 
 def _require_known(usable: Mapping[str, int], mixing: Mixing, *, place: str) -> None:

@@ -94,7 +94,7 @@ def read(paths: Sequence[Path], options: PatientOptions) -> Iterator[Item]:
         yield from reader.concepts(found.get("concept"))
         scene = Scene(options=options, names=reader.name, strict=True, last=last_day(options))
         for person, rows in spool.owners():
-            yield from items(f"person {person}", [Event(*row) for row in rows], scene)
+            yield from items(f"person {person}", [Event(*row) for row in rows], scene=scene)
 
 
 class _Reader:

@@ -1,6 +1,6 @@
 """Orders drawn by a key: permutations of any size that are computed, not stored, for many numbers at once.
 
-The same permutation as parallelism/data.py's `permute`, which draws one number at a time and may not be imported here:
+The same permutation as parallelism/permutation.py, which may not be imported here:
 neither package stands on the other. A test holds them equal.
 """
 

@@ -1,21 +1,23 @@
-"""Papers, registered trials and the like: documents with the names the world knows them by, checked and made records."""
+"""Papers and registered trials: documents with the names the world knows them by, made records."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from corpus import document
-from corpus.clean import check_language, is_missing, visible
+from corpus.clean import check_language, clean_line, is_missing, visible
 from corpus.modality import Item, Record, SourceError, UnusableError, reject
 from slurm.files import digest
 
+_TOO_DEEP = UnusableError("too_deep", "must be nested less deep than Python can follow; flatten it")
 MOST_CHARACTERS = 20_000_000  # of one document
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?\s*(10\.\d{4,9}/\S+)", re.IGNORECASE)
 _PMCID = re.compile(r"(?:PMC)?0*(\d{1,9})(?:\.\d+)?", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"\n{3,}")
 _TRIAL = re.compile(r"NCT\d{8}")
 _WITHDRAWN = re.compile(
-    r"^\W*(retracted|withdrawn|retraction|retracted article|temporary removal|removed|철회된 논문|논문 철회|게재 철회)\s*[:：\]\-–]",
+    r"^\W*(retracted|withdrawn|retraction|retracted article|temporary removal|removed|철회된 논문|논문 철회|게재 철회)"
+    r"\s*[:\uff1a\]\-–]",
     re.IGNORECASE,
 )
 
@@ -46,7 +48,7 @@ def record(
     content = document.make(told, written)
     if language is not None:
         check_language(" ".join([*content["facts"].values(), *(text for _, text in content["sections"])]), language)
-    known = tuple(dict.fromkeys(ids))
+    known = tuple(dict.fromkeys(clean_line(name) for name in ids))
     return Record(
         content=content,
         group=group or next(iter(known), None) or digest(content),
@@ -76,8 +78,7 @@ def records[Raw](
         except UnusableError as error:
             yield reject(error, where=where, excerpt=excerpt(raw))
         except RecursionError:
-            error = UnusableError("too_deep", "must be nested less deep than Python can follow; flatten it")
-            yield reject(error, where=where, excerpt=excerpt(raw))
+            yield reject(_TOO_DEEP, where=where, excerpt="")
 
 
 def pmid(value: object) -> Iterator[str]:
@@ -126,5 +127,7 @@ def tidy(text: str) -> str:
 def joined(values: object, *, separator: str = "; ") -> str:
     """Returns a list's usable members (or one value) on one line, each once."""
     given = values if isinstance(values, list | tuple) else [values]
-    kept = (" ".join(str(value).split()) for value in given if not isinstance(value, dict | list) and not is_missing(value))
+    kept = (
+        " ".join(str(value).split()) for value in given if not isinstance(value, dict | list) and not is_missing(value)
+    )
     return separator.join(dict.fromkeys(text for text in kept if text))

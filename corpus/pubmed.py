@@ -49,7 +49,7 @@ def _citation(item: Any, where: str, settings: Settings, left: Counter[str]) -> 
     facts, ids = _facts(cited, article), tuple(_ids(item, article))
     others = list(_others(cited, article, settings, left))
     pair = next(iter(ids), where) if others else None
-    shared = {"where": where, "ids": ids, "date": _date(article, cited), "pair": pair}
+    shared: dict[str, Any] = {"where": where, "ids": ids, "date": _date(article, cited), "pair": pair}
     texts = list(_abstract(child(article, "Abstract")))
     yield papers.record({"title": title, **facts}, texts, language="en", **shared)
     for code, other_title, other_texts in others:

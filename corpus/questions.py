@@ -19,7 +19,7 @@ _WORDS = {
     "ko": ("질문", "보기", "정답", "해설", "판단"),
 }
 _LETTERS = "ABCDEFGHIJ"
-_CHOICE = re.compile(r"\(?([A-Ja-j])[).:]?")
+_CHOICE = re.compile(r"\(?([A-Ja-j])[).:]{0,2}")
 _FACTS = {  # a column as files name it: what the fact is called
     "subjectname": "subject",
     "subject": "subject",
@@ -112,7 +112,9 @@ def record(row: Row, *, kind: str, asking: Asking) -> Record:
 
 def _pubmedqa(cells: Cells, words: tuple[str, ...], _: int | None) -> Iterator[tuple[str, str]]:
     context = as_dict(cells.get("context"))  # as Hugging Face holds it: {contexts: [...], labels: [...]}
-    contexts = as_list(cells.get("contexts") or context.get("contexts") or (cells.get("context") if not context else None))
+    contexts = as_list(
+        cells.get("contexts") or context.get("contexts") or (cells.get("context") if not context else None)
+    )
     labels = as_list(cells.get("labels") or context.get("labels"))
     for number, part in enumerate(contexts):
         label = text(labels[number]) if number < len(labels) else ""
@@ -162,7 +164,10 @@ def _options(cells: Cells) -> dict[str, str]:
     if isinstance(given, dict):
         pairs = [(str(key).strip().upper(), value) for key, value in given.items()]
     elif isinstance(given, list):
-        values = [as_dict(item).get("value") or as_dict(item).get("text") if isinstance(item, dict) else item for item in given]
+        values = [
+            as_dict(item).get("value") or as_dict(item).get("text") if isinstance(item, dict) else item
+            for item in given
+        ]
         pairs = list(zip(_LETTERS, values, strict=False))
     else:
         pairs = [(letter, _option(by_name, letter.lower(), number)) for number, letter in enumerate(_LETTERS)]

@@ -99,9 +99,8 @@ class SourceReport:
         failed, files = [found for _, report in self.parts for found in report.failed], max(1, len(self.files))
         if failed and (files == 1 or len(failed) > most * files):
             label, _, reason = failed[0]
-            return (
-                reason if files == 1 else f"{len(failed)} of {files} files are unusable, the first is {label}: {reason}"
-            )
+            told = f"at most {most:.0%} of the files may be unusable, but {len(failed)} of {files} are"
+            return reason if files == 1 else f"{told}, the first {label}: {reason}"
         wanted = self.source.sha256
         if wanted not in (None, self.sha256):
             return f"must have the SHA-256 {wanted}, but has {self.sha256}; fetch it again or mend sha256:"

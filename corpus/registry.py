@@ -40,7 +40,7 @@ def record(study: dict[str, Any], where: str, *, offsets: tuple[int, int] | None
 
 
 def words(value: Any) -> str:
-    """Returns a code as words: "ACTIVE_NOT_RECRUITING" -> "active not recruiting", "EARLY_PHASE1" -> "early phase 1"."""
+    """Returns a code as words: "EARLY_PHASE1" -> "early phase 1"."""
     given = text(value).strip()
     if not given.isupper() and "_" not in given:
         return given

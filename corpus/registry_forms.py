@@ -1,4 +1,4 @@
-"""Registered trials in other forms (NCI's API, ClinicalTrials.gov's old JSON and XML), brought into that of version 2."""
+"""Registered trials of NCI's API and of ClinicalTrials.gov's old JSON and XML, in the form of its version 2."""
 
 import re
 from collections.abc import Iterator
@@ -90,7 +90,9 @@ def of_xml(study: Any) -> dict[str, Any]:
                 "healthyVolunteers": plain(child(eligible, "healthy_volunteers")),
             },
             "contactsLocationsModule": {
-                "locations": [{"country": plain(part)} for part in children(child(study, "location_countries"), "country")]
+                "locations": [
+                    {"country": plain(part)} for part in children(child(study, "location_countries"), "country")
+                ]
             },
         }
     }
@@ -137,7 +139,9 @@ def _of_nci(trial: dict[str, Any]) -> dict[str, Any]:
                 "whyStopped": trial.get("why_study_stopped"),
                 "startDateStruct": {"date": trial.get("start_date")},
                 "completionDateStruct": {"date": trial.get("completion_date")},
-                "lastUpdatePostDateStruct": {"date": trial.get("record_verification_date") or trial.get("amendment_date")},
+                "lastUpdatePostDateStruct": {
+                    "date": trial.get("record_verification_date") or trial.get("amendment_date")
+                },
             },
             "sponsorCollaboratorsModule": {
                 "leadSponsor": {"name": trial.get("lead_org")},
@@ -164,7 +168,8 @@ def _of_nci(trial: dict[str, Any]) -> dict[str, Any]:
             },
             "armsInterventionsModule": {
                 "armGroups": [
-                    {"label": arm.get("name"), "type": arm.get("type"), "description": arm.get("description")} for arm in arms
+                    {"label": arm.get("name"), "type": arm.get("type"), "description": arm.get("description")}
+                    for arm in arms
                 ],
                 "interventions": [
                     {
@@ -178,7 +183,11 @@ def _of_nci(trial: dict[str, Any]) -> dict[str, Any]:
             },
             "outcomesModule": {
                 f"{kind}Outcomes": [
-                    {"measure": each.get("name"), "timeFrame": each.get("timeframe"), "description": each.get("description")}
+                    {
+                        "measure": each.get("name"),
+                        "timeFrame": each.get("timeframe"),
+                        "description": each.get("description"),
+                    }
                     for each in outcomes
                     if text(each.get("type_code")).casefold().startswith(kind)
                 ]
@@ -234,8 +243,14 @@ def _of_fields(item: dict[str, Any]) -> dict[str, Any]:
                 "officialTitle": one("OfficialTitle"),
             },
             "statusModule": {"overallStatus": one("OverallStatus"), "startDateStruct": {"date": one("StartDate")}},
-            "descriptionModule": {"briefSummary": one("BriefSummary"), "detailedDescription": one("DetailedDescription")},
-            "conditionsModule": {"conditions": as_list(item.get("Condition")), "keywords": as_list(item.get("Keyword"))},
+            "descriptionModule": {
+                "briefSummary": one("BriefSummary"),
+                "detailedDescription": one("DetailedDescription"),
+            },
+            "conditionsModule": {
+                "conditions": as_list(item.get("Condition")),
+                "keywords": as_list(item.get("Keyword")),
+            },
             "designModule": {
                 "studyType": one("StudyType"),
                 "phases": as_list(item.get("Phase")),
@@ -268,8 +283,7 @@ def _renamed(value: Any, above: str) -> Any:
     found: dict[str, Any] = {}
     for key, item in value.items():
         if key.endswith("List") and isinstance(item, dict):
-            held = next(iter(item.values()), [])
-            entity = next(iter(item), "")
+            entity, held = next(iter(item.items()), ("", None))
             found[f"{_short(key.removesuffix('List'), above)}s"] = _renamed(as_list(held), entity)
         else:
             entity = key.removesuffix("Struct").removesuffix("Info")
@@ -278,7 +292,7 @@ def _renamed(value: Any, above: str) -> Any:
 
 
 def _short(key: str, above: str) -> str:
-    """ "ArmGroupLabel" in "ArmGroup" -> "label"; "StartDate" in "StartDate" -> "date"."""
+    """Returns ArmGroupLabel in ArmGroup as "label", and StartDate in StartDate as "date"."""
     rest = key[len(above) :] if above and key.startswith(above) else key
     lowered = _lowered(rest or ("Date" if above.endswith("Date") else above))
     return _OLD_NAMES.get(lowered, lowered)

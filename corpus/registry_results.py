@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from corpus.jsonvalues import as_dict, dicts, text
+from corpus.jsonvalues import as_dict, as_list, dicts, text
 
 _MOST_EVENTS = 200  # of one list; the rarest are far down
 
@@ -28,7 +28,9 @@ def _lines(found: Iterator[str]) -> str:
 
 def _groups(module: dict[str, Any], name: str = "groups") -> dict[str, str]:
     """Returns {group id: title}."""
-    return {text(group.get("id")): text(group.get("title")) or text(group.get("id")) for group in dicts(module.get(name))}
+    return {
+        text(group.get("id")): text(group.get("title")) or text(group.get("id")) for group in dicts(module.get(name))
+    }
 
 
 def _flow(module: dict[str, Any]) -> Iterator[str]:
@@ -59,7 +61,11 @@ def _baseline(module: dict[str, Any]) -> Iterator[str]:
 
 def _measured(measure: dict[str, Any], groups: dict[str, str], title: str) -> Iterator[str]:
     """Yields "Age (mean, years): placebo 63.1 (8.2); drug 62.0 (7.9)", one line per class and category."""
-    about = ", ".join(word for word in (text(measure.get("paramType")).lower().replace("_", " "), text(measure.get("unitOfMeasure"))) if word)
+    about = ", ".join(
+        word
+        for word in (text(measure.get("paramType")).lower().replace("_", " "), text(measure.get("unitOfMeasure")))
+        if word
+    )
     head = f"{title} ({about})" if about else title
     for part in dicts(measure.get("classes")):
         for category in dicts(part.get("categories")):
@@ -95,7 +101,7 @@ def _outcome(measure: dict[str, Any]) -> Iterator[str]:
 
 
 def _analysis(analysis: dict[str, Any], groups: dict[str, str]) -> str:
-    compared = " against ".join(groups.get(text(each), text(each)) for each in analysis.get("groupIds") or [])
+    compared = " against ".join(groups.get(text(each), text(each)) for each in as_list(analysis.get("groupIds")))
     low, high = text(analysis.get("ciLowerLimit")), text(analysis.get("ciUpperLimit"))
     parts = {
         text(analysis.get("statisticalMethod")): "",
@@ -103,7 +109,11 @@ def _analysis(analysis: dict[str, Any], groups: dict[str, str]) -> str:
         f"{text(analysis.get('ciPctValue'))}% interval": f"{low} to {high}" if low and high else "",
         "p": text(analysis.get("pValue")),
     }
-    told = [f"{name} {value}".strip() for name, value in parts.items() if value or (name and "interval" not in name and name != "p")]
+    told = [
+        f"{name} {value}".strip()
+        for name, value in parts.items()
+        if value or (name and "interval" not in name and name != "p")
+    ]
     return f"Analysis of {compared}: {', '.join(told)}" if told else ""
 
 
@@ -119,5 +129,5 @@ def _adverse(module: dict[str, Any]) -> Iterator[str]:
         yield f"{groups[text(group.get('id'))]}: {', '.join(counts)}" if counts else ""
     for name, kind in (("seriousEvents", "serious"), ("otherEvents", "other")):
         for event in dicts(module.get(name))[:_MOST_EVENTS]:
-            counts = _counted(dicts(event.get("stats")), groups, "numAffected")
-            yield f"{kind}: {text(event.get('term'))} ({text(event.get('organSystem'))}): {counts}" if counts else ""
+            told = _counted(dicts(event.get("stats")), groups, "numAffected")
+            yield f"{kind}: {text(event.get('term'))} ({text(event.get('organSystem'))}): {told}" if told else ""

@@ -63,7 +63,7 @@ _YEAR_COLUMN = re.compile(r"(?:x|y)?((?:1[5-9]|20|21)\d\d)(?:\s*\[YR\d{4}\]|년)
 _TIME = re.compile(
     r"-?\d{1,5}|\d{8}|\d{4}[-./ ]?[QWMSH]\d{1,2}|\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{1,4})?(?:[T ][\d:.,+Z-]*)?"
     r"|\d{4}\s?[-–/]\s?\d{2,4}|\d{4}년(?:\s?\d{1,2}월)?(?:\s?\d{1,2}일)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _BOUND = re.compile(r"[<>≤≥]\s?\d+(\.\d+)?")
 
@@ -165,7 +165,7 @@ def place(row: Mapping[str, Any], layout: Layout) -> tuple[str, str]:
         UnusableError: it names none.
     """
     entity = row.get(layout.entity)
-    if is_missing(entity) and str(entity).strip() != "NA":  # Namibia
+    if is_missing(entity):
         raise UnusableError("no_place", f"must name a place ({layout.entity}), but does not")
     code = row.get(layout.code) if layout.code is not None else None
     return clean_line(str(entity)), "" if is_missing(code) else clean_line(str(code))

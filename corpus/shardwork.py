@@ -91,7 +91,7 @@ class Encode:
             tokens=layout.tokens,
             offsets=layout.offsets,
             records=np.frombuffer(bytes(tally.records), np.uint8).reshape(-1, ID_BYTES)[pieces],
-            labels=np.array(tally.labels, np.int32).reshape(-1, 2)[pieces] if "+" in unit.stream else None,
+            labels=_labels(tally, pieces) if "+" in unit.stream else None,
             lengths=layout.lengths if self.shaping.pack_length else None,
             breaks=layout.breaks if self.shaping.pack_length else None,
         )
@@ -124,11 +124,11 @@ class Encode:
 
     @cached_property
     def _end(self) -> np.ndarray:
-        return np.array([self._encoder.tokenizer.token_to_id(END)], np.uint32)
+        return np.array([self._encoder.tokenizer.get_vocab()[END]], np.uint32)
 
     @cached_property
     def _pad_id(self) -> int:
-        return int(self._encoder.tokenizer.token_to_id(PAD))
+        return int(self._encoder.tokenizer.get_vocab()[PAD])
 
     def _add(self, batch: Sequence[Document], tally: _Tally) -> None:
         records = [document.record for document in batch]
@@ -178,3 +178,10 @@ class Encode:
         if self.shaping.pack_length is None:
             return joined(documents)
         return packed(documents, size=self.shaping.pack_length, pad_id=self._pad_id)
+
+
+def _labels(tally: _Tally, pieces: np.ndarray) -> np.ndarray:
+    """Returns group and language of every piece; groups are numbered in the order in which they lie."""
+    found: np.ndarray = np.array(tally.labels, np.int32).reshape(-1, 2)[pieces]
+    found[:, 0] = np.cumsum(np.diff(found[:, 0], prepend=found[:1, 0]) != 0)
+    return found

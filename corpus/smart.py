@@ -57,7 +57,7 @@ def read(paths: Sequence[Path], options: PatientOptions) -> Iterator[Item]:
                     yield reject(error, where=key, excerpt=name)
         scene = Scene(options=options, names=str, strict=True, last=last_day(options))
         for person, rows in spool.owners():
-            yield from items(f"patient {person}", [Event(*row) for row in rows], scene)
+            yield from items(f"patient {person}", [Event(*row) for row in rows], scene=scene)
 
 
 def _put(spool: Spool, owner: str, event: Event, *, over: str) -> None:

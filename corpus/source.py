@@ -110,6 +110,10 @@ class Source(BaseModel):
         """Says whether a file of that name can be read."""
         return suffix(Path(name)) in self.reader().SUFFIXES
 
+    def reads_beside(self, path: Path) -> bool:
+        """Says whether a file is read together with what lies beside it."""
+        return suffix(path) in getattr(self.reader(), "BESIDE", ()) and not path.is_dir()
+
     def problems(self, root: Path) -> Iterator[str]:
         """Yields what stands in the way of reading the files, one line each."""
         unset = [name for name in _VARIABLE.findall(self.path) if name not in os.environ]

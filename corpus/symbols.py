@@ -4,6 +4,7 @@ import re
 
 END = "<|eod|>"
 PAD = "<|pad|>"
+SECTION = "<|section|>"
 SYMBOL = re.compile(r"<\|[^\s<>|]{1,64}\|>")
 VALUES = tuple(f"<|value:{number}|>" for number in range(51))
 """Binned numbers: 0 for nothing, then quantiles from the lowest."""
@@ -34,8 +35,8 @@ def names(symbols: str) -> list[str]:
 
 
 def plain(rendered: str) -> str:
-    """Returns a rendered record as people would write it: every symbol by its name, tags left out."""
-    return SYMBOL.sub("", _NAMED.sub(r"\1", rendered))
+    """Returns a rendered record as people would write it: every symbol by its name, a section on a new line, no tags."""
+    return SYMBOL.sub("", _NAMED.sub(r"\1", rendered.replace(SECTION, "\n")))
 
 
 def inside(rendered: str, name: str) -> tuple[str, str]:

@@ -289,7 +289,7 @@ def _parquet_rows(path: Path) -> Iterator[Row | Reject]:
                 for cells in batch.rename_columns(names).to_pylist():
                     number += 1
                     yield Row(where=f"row {number}", cells=cells)
-    except SourceError:
+    except (SourceError, MemoryError):
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SourceError("damaged", f"must be parquet, but {str(error)[:200]}; fetch it again") from error

@@ -112,7 +112,7 @@ def last_day(options: PatientOptions) -> str:
     return ((options.as_of or datetime.now(UTC).date()) + timedelta(days=1)).isoformat()
 
 
-def items(person: str, events: Sequence[Event], scene: Scene) -> Iterator[Item]:
+def items(person: str, events: Sequence[Event], *, scene: Scene) -> Iterator[Item]:
     """Yields the records of one patient, and a reject for each event that cannot be used."""
     known = [event for event in events if event.kind == PATIENT]
     if not known and scene.strict:

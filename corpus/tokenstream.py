@@ -202,11 +202,11 @@ class TokenStream:
         begins = np.asarray(offsets.rows(low, high + 1))
         within = np.clip(begins, first, stop) - first
         before = self._pieces_before[shard]
-        documents, groups, languages = np.arange(low, high) + before, np.arange(low, high) + before, 0
+        each = np.zeros((3, high - low), np.int32)
+        each[:2] = np.arange(low, high) + before
         if self.shards[shard].labelled:
-            groups = self._array(shard, "doc_groups").rows(low, high) + before
-            languages = self._array(shard, "doc_languages").rows(low, high)
-        each = np.stack([documents, groups, np.broadcast_to(languages, documents.shape)]).astype(np.int32)
+            each[1] = self._array(shard, "doc_groups").rows(low, high) + before
+            each[2] = self._array(shard, "doc_languages").rows(low, high)
         out[:] = np.repeat(each, np.diff(within), axis=1)
         if self.shards[shard].packed:
             ends = begins[:-1] + self._lengths(shard, low, high)

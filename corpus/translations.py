@@ -1,4 +1,4 @@
-"""Translations: memories (TMX), messages of programs ({english: korean}), tables that name their languages row by row."""
+"""Translations: memories (TMX), messages of programs ({english: korean}), tables that name their languages."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -129,9 +129,9 @@ def assembled(rows: Iterable[Row | Reject], *, column: str) -> Iterator[Row | Re
 
 
 def _longer(held: Row, row: Row, column: str) -> Row:
-    for name, cell in row.cells.items():
-        if name != column:
-            held.cells.setdefault(name, []).append(cell)
+    for other, cell in row.cells.items():
+        if other != column:
+            held.cells.setdefault(other, []).append(cell)
     offsets = (held.offsets[0], row.offsets[1]) if held.offsets and row.offsets else None
     return Row(where=held.where, cells=held.cells, offsets=offsets)
 

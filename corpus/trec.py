@@ -1,4 +1,4 @@
-"""Finding trials for patients (TREC Clinical Trials, SIGIR, TrialGPT): patient notes, judgements, trials as documents."""
+"""Finding trials for patients (TREC Clinical Trials, SIGIR, TrialGPT): patient notes, judgements and trials."""
 
 import re
 from collections.abc import Iterator

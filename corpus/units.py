@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,22 +33,34 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file, or a folder that is read as one, and what records call it; of a zip, the members that are meant."""
+    """What is read at once, and what records call it.
+
+    Attributes:
+        path: a file, or a folder that is read as one.
+        members: of a zip, those that are meant.
+        beside: whether its reader also looks at what lies beside it, such as the other tables of a patient.
+    """
 
     path: Path
     label: str
     members: tuple[str, ...] = ()
+    beside: bool = False
 
     def stamp(self) -> list[int]:
         """Returns what shows cheaply whether it was changed: bytes, time, number of files; nothing without it."""
         if not self.path.exists():
             return []
-        stats = [path.stat() for path in _below(self.path)]
+        stats = [path.stat() for path in _files(self.folder)]
         return [sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0), len(stats)]
 
     def sha256(self) -> str:
         """Returns the digest of its bytes; of a folder, of its files' digests."""
-        return digest(sha256_files(self.path)) if self.path.is_dir() else sha256_file(self.path)
+        return digest(sha256_files(self.folder)) if self.folder.is_dir() else sha256_file(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """All that its reader looks at."""
+        return self.path.parent if self.beside else self.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +103,7 @@ def inputs_digest(found: Sequence[tuple[str, str]]) -> str:
 
 def _of_source(source: Source, folder: Path, settings: Settings) -> Iterator[Unit]:
     files = [
-        File(path=path, label=source.label(path, settings.root), members=members)
+        File(path=path, label=source.label(path, settings.root), members=members, beside=source.reads_beside(path))
         for path in source.files(settings.root)
         for members in _members(source, path)
     ]
@@ -159,12 +172,21 @@ def _digest(source: Source, files: Sequence[File], settings: Settings) -> str:
             "code": _code(),
             "source": json.loads(source.model_dump_json()),
             "files": [[file.label, list(file.members)] for file in files],
+            "options": {str(path): sha256_file(path) for path in _option_files(source, files, settings.root)},
             "seed": settings.seed,
             "valid_fraction": settings.valid_fraction,
             "gates": json.loads(settings.gates.model_dump_json()),
             "read": {str(path): sha256_file(path) for path in settings.gates.files(settings.root) if path.is_file()},
         }
     )
+
+
+def _option_files(source: Source, files: Sequence[File], root: Path) -> list[Path]:
+    """Returns the files that options name, such as a protein's wild type: by their place or beside the source."""
+    texts = [value for value in source.options.values() if isinstance(value, str)]
+    folders = {root, *(file.path.parent for file in files[:1])}
+    found = {folder / os.path.expandvars(text) for text in texts if len(text) < 255 for folder in folders}
+    return sorted(path for path in found if path.is_file())
 
 
 @cache
@@ -182,5 +204,5 @@ def _version(name: str) -> str:
         return ""
 
 
-def _below(path: Path) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     return sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]

@@ -48,7 +48,7 @@ def gene_symbols(path: Path) -> list[str]:
     try:
         names = dict.fromkeys(_names(path))
         symbols = [symbol("gene", name) for name in names]
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"tokenize.genes: {path} must be a table of genes, but {error}; mend it") from error
     if not symbols:
         raise ValueError(f"tokenize.genes: {path} must name a gene, but names none; mend it")

@@ -25,7 +25,9 @@ def root(path: Path) -> str:
     first = _first(path, etree)
     declared = first.getroottree().docinfo.internalDTD
     if declared is not None and (entities := [entity.name for entity in declared.iterentities()]):
-        raise SourceError("entities", f"must be XML that declares no entities, but declares {entities[0]!r}; write it out")
+        raise SourceError(
+            "entities", f"must be XML that declares no entities, but declares {entities[0]!r}; write it out"
+        )
     if name(first).casefold() == "html":
         raise SourceError("html", "must be data or plain text, but is a web page (HTML); convert it to text")
     return name(first)

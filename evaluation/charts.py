@@ -248,6 +248,8 @@ def _bar_row(frame: Frame, row: Bar, y: float, *, note_x: float) -> list[str]:
         row.start,
     )
     for index, (name, length) in enumerate(row.parts):
+        if not length and len(row.parts) > 1:
+            continue
         x, width = frame.x(at), max(frame.x(at + length) - frame.x(at), 1.0)
         box = f'<rect class="part p{index}" x="{x:.1f}" y="{y + 18:.1f}" width="{width:.1f}" height="13">'
         parts.append(f"{box}<title>{escape(f'{row.label}, {name}: {length:.4g}')}</title></rect>")

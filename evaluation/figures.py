@@ -1,12 +1,16 @@
 """The report's figures: each is drawn twice, for a desk and for a phone, and the page shows the one that fits."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 from evaluation import canvas, charts
 from evaluation.charts import Bar, Dot, Reference, Series
+from evaluation.corpora import Corpus
 from evaluation.findings import Curve, Score, StageRun, Stream, Training
+
+_MOST_REASONS, _MOST_LANGUAGES = 12, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,50 @@ def mixture(streams: Sequence[Stream]) -> Figure:
             x_label="percent",
             x_range=(0, most),
             names=names,
+            width=width,
+        )
+    )
+
+
+def token_kinds(corpus: Corpus) -> Figure:
+    """Draws each modality's training tokens, one part for each language; the rarest languages together."""
+    known = Counter[str]()
+    for each in corpus.modalities.values():
+        known.update({language: number for language, number in each.items() if language})
+    common = sorted(known, key=lambda language: (-known[language], language))[:_MOST_LANGUAGES]
+    names = {"": "no language", **{language: language for language in common}}
+    rows = [
+        Bar(label=name, parts=_by_language(each, names), note=f"{sum(each.values()):,}")
+        for name, each in corpus.modalities.items()
+    ]
+    return both(
+        lambda width: charts.bars(
+            rows,
+            title="Tokens of the corpus",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label="training tokens",
+            width=width,
+            key=[*names.values(), *(["other languages"] if len(known) > len(common) else [])],
+        )
+    )
+
+
+def _by_language(tokens: Mapping[str, int], names: Mapping[str, str]) -> list[tuple[str, float]]:
+    other = sum(number for language, number in tokens.items() if language not in names)
+    return [*((name, float(tokens.get(language, 0))) for language, name in names.items()), ("other languages", other)]
+
+
+def left_out(reasons: Sequence[tuple[str, int]]) -> Figure:
+    """Draws how many items and records were left out, by reason; the rarest together."""
+    rest = sum(number for _, number in reasons[_MOST_REASONS:])
+    told = [*reasons[:_MOST_REASONS], *([("other reasons", rest)] if rest else [])]
+    rows = [Bar(label=reason, parts=[(reason, float(number))], note=f"{number:,}") for reason, number in told]
+    return both(
+        lambda width: charts.bars(
+            rows,
+            title="What was left out",
+            description="; ".join(f"{row.label}: {row.note}" for row in rows),
+            x_label="items and records",
             width=width,
         )
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.corpora import Corpus, Source
 from evaluation.planned import Plan
 from evaluation.statistics import Comparison, Estimate
 
@@ -71,20 +72,6 @@ class StageRun:
     def gpu_hours(self) -> float:
         """GPU-hours set aside: GPUs x time, busy or not."""
         return self.gpus * self.seconds / 3600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A raw source and what became of its items; `rejects` counts them by reason."""
-
-    name: str
-    modality: str
-    license: str
-    commercial: bool
-    records: int
-    duplicates: int
-    rejects: Mapping[str, int]
-    notes: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +191,7 @@ class Findings:
     command: str
     stages: Sequence[StageRun]
     sources: Sequence[Source] = ()
+    corpus: Corpus | None = None
     streams: Sequence[Stream] = ()
     training: Training | None = None
     plan: Plan | None = None

@@ -12,19 +12,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation import figures, plan_figures
+from evaluation.corpora import left_out, told_terms
 from evaluation.findings import Curve, Findings, Score, StageRun, Training
 from evaluation.planned import Plan
 from evaluation.statistics import Estimate
 
 _FOLDER = Path(__file__).parent
 _TOKENS_PER_PARAMETER = 20
+_NEAR = (
+    "Whether near-duplicates cross the split: exact duplicates were dropped and related records kept together, but "
+    "similar records were not looked for."
+)
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LIMITS = """
 Whether the model is fit for clinical use: the benchmarks are small held-out parts of the run’s own data; no clinician \
 or patient took part.
 How another training would end: the intervals cover the choice of items, not another seed or another machine.
-Whether near-duplicates cross the split: exact duplicates were dropped and related records kept together, but similar \
-records were not looked for.
 Time in a queue and energy: neither was measured.
 """
 
@@ -44,6 +47,8 @@ def render(findings: Findings) -> str:
             beaten=beaten(findings.scores),
             below=below(findings.training) if findings.training else "",
             final_loss=_last(findings.training.curves.get("valid/loss", {})) if findings.training else None,
+            left_out=left_out(findings.sources),
+            told_terms=told_terms,
             rejects=sum(sum(source.rejects.values()) for source in findings.sources),
             tokenized=any(stream.train_tokens is not None for stream in findings.streams),
             limits=limits(findings),
@@ -175,6 +180,8 @@ def below(training: Training) -> str:
 def limits(findings: Findings) -> list[str]:
     """Returns what a reader must not conclude from the page, one sentence or two each."""
     lines = _LIMITS.strip().splitlines()
+    if not any(source.near_duplicates is not None for source in findings.sources):
+        lines.insert(2, _NEAR)
     training = findings.training
     if training and training.parameters and training.tokens < _TOKENS_PER_PARAMETER * training.parameters:
         lines.append(

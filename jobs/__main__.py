@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   .venv/bin/python -m jobs rehearse dense_32b --site b200-cloud    one step of its 256 ranks, here, without data
   .venv/bin/python -m jobs pretrain --run demo --site laptop --after results/demo/{tokenize,plan}/record.json
   .venv/bin/python -m jobs status demo --follow    what every stage is doing, live
+  .venv/bin/python -m jobs corpus show demo        sources, licences, rejects, tokens; trace and licences say more
   .venv/bin/python -m jobs cancel demo             end its jobs; release lets it go on
   .venv/bin/python -m jobs ship                    deliver what the tracking server has not got yet
   .venv/bin/python -m jobs dashboard               open MLflow on this machine
@@ -32,7 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "shown", None):
         options.run = options.shown
-    commands = {"ship": _ship, "dashboard": _dashboard, "release": _release, "cancel": _cancel, "status": _status}
+    commands = {
+        "cancel": _cancel,
+        "corpus": _corpus,
+        "dashboard": _dashboard,
+        "release": _release,
+        "ship": _ship,
+        "status": _status,
+    }
     try:
         if options.command in commands:
             return commands[options.command](options)
@@ -108,6 +116,12 @@ def _status(options: argparse.Namespace) -> int:
     return status(run, site, site_name=_name(name), results=results, follow=follow, as_json=as_json)
 
 
+def _corpus(options: argparse.Namespace) -> int:
+    from jobs._corpus_view import corpus_command
+
+    return corpus_command(options)
+
+
 def _cancel(options: argparse.Namespace) -> int:
     from jobs._cancel import cancel
 
@@ -145,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     cancel.add_argument("--yes", action="store_true", help="do not ask")
     release = _add_for_operators(commands, "release", "let cancelled stages start again")
     release.add_argument("--stage", nargs="+", default=[], help="only these stages (default: all that are cancelled)")
+    _add_corpus(commands)
     ship = _add(commands, "ship", "deliver journals to MLflow")
     ship.add_argument("--strict", action="store_true", help="exit 1 when something could not be delivered")
     dashboard = _add(commands, "dashboard", "serve the MLflow UI on 127.0.0.1")
@@ -184,6 +199,22 @@ def _add_rehearse(commands: Any) -> None:
     command.add_argument(
         "--every-microbatch", action="store_true", help="run every microbatch; unless given, a few stand for all"
     )
+
+
+def _add_corpus(commands: Any) -> None:
+    text = "look at a run's corpus: what is in it, where a token comes from, under which licences"
+    actions = commands.add_parser("corpus", help=text, description=text).add_subparsers(
+        dest="action", required=True, metavar="action"
+    )
+    show = _add_for_operators(actions, "show", "sources, licences, counts, rejects, tokens, overlaps and samples")
+    show.add_argument("--json", action="store_true", help="print one JSON document, for scripts")
+    trace = _add_for_operators(actions, "trace", "say which record, file and licence a token or a document comes from")
+    trace.add_argument("stream", help="such as text.en")
+    trace.add_argument("place", help="number of a token, or the id of a record (24 hexadecimal digits)")
+    trace.add_argument("--document", action="store_true", help="the number is that of a document")
+    trace.add_argument("--split", choices=("train", "valid"), default="train", help="default: %(default)s")
+    licences = _add_for_operators(actions, "licences", "list every source with its terms, share and digests")
+    licences.add_argument("--csv", action="store_true", help="print a table with a line for each file")
 
 
 def _add_for_operators(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

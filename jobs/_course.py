@@ -26,12 +26,15 @@ class RampupConfig(BaseModel):
 
 
 class PhaseConfig(BaseModel):
-    """One of the `phases:`: from step `start_iter` on, samples come by `mixture`, stream -> weight; they sum to 1."""
+    """One of the `phases:`: from step `start_iter` on, samples come by `mixture`.
+
+    That is one of tokenize's phases, or stream -> weight; they sum to 1.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_iter: int = Field(ge=2)
-    mixture: dict[str, Annotated[float, Field(gt=0)]]
+    mixture: str | dict[str, Annotated[float, Field(gt=0)]]
 
 
 class CourseConfig(StageConfig):
@@ -70,21 +73,17 @@ class CourseConfig(StageConfig):
         """What is done about setbacks."""
         return Policy(**{name: getattr(self, name) for name in Policy.__dataclass_fields__})
 
-    def course_problems(
-        self, *, global_batch_size: int, decay_iters: int, streams: Mapping[str, Any] | None
-    ) -> Iterator[str]:
-        """Yields what cannot be; `streams` are those that tokenize mixes, where that is known."""
+    def course_problems(self, *, global_batch_size: int, decay_iters: int, tokenize: Any) -> Iterator[str]:
+        """Yields what cannot be; `tokenize` is the section of that name, if there is one."""
         if self.rampup_batch_size:
             for line in self.rampup_batch_size.ramp.problems(global_batch_size):
                 yield f"rampup_batch_size: {line}"
         if self.profile_steps and self.profile_steps[0] > self.profile_steps[1]:
             first, last = self.profile_steps
             yield f"profile_steps: must be a first step and a last, not before it, but is {first} and {last}; swap them"
-        yield from self._phase_problems(decay_iters=decay_iters, streams=streams)
+        yield from self._phase_problems(decay_iters=decay_iters, tokenize=tokenize)
 
-    def _phase_problems(self, *, decay_iters: int, streams: Mapping[str, Any] | None) -> Iterator[str]:
-        from parallelism.data import quotas
-
+    def _phase_problems(self, *, decay_iters: int, tokenize: Any) -> Iterator[str]:
         before = 1
         for number, phase in enumerate(self.phases):
             place = f"phases.{number}"
@@ -94,13 +93,28 @@ class CourseConfig(StageConfig):
                     f"lr_decay_iters (train_iters unless given) {decay_iters}, but is {phase.start_iter}; change it"
                 )
             before = phase.start_iter
-            try:
-                quotas(phase.mixture)
-            except ValueError as error:
-                yield f"{place}.mixture: {error}"
-            unknown = [name for name in phase.mixture if streams is not None and name not in streams]
-            if unknown:
-                yield (
-                    f"{place}.mixture.{unknown[0]}: must be a stream that tokenize mixes, {', '.join(streams or ())}, "
-                    "but is not; correct the name, or add it there"
-                )
+            if isinstance(phase.mixture, str):
+                yield from _unknown_phase(place, phase.mixture, known=getattr(tokenize, "phases", None))
+            else:
+                yield from _bad_weights(place, phase.mixture, streams=getattr(tokenize, "mixture", None))
+
+
+def _unknown_phase(place: str, name: str, *, known: Mapping[str, Any] | None) -> Iterator[str]:
+    if known is not None and name not in known:
+        there = ", ".join(known) or "none"
+        yield f"{place}.mixture: must name one of tokenize.phases ({there}), but is {name}; correct it, or add it there"
+
+
+def _bad_weights(place: str, mixture: Mapping[str, float], *, streams: Mapping[str, Any] | None) -> Iterator[str]:
+    from parallelism.data import quotas
+
+    try:
+        quotas(mixture)
+    except ValueError as error:
+        yield f"{place}.mixture: {error}"
+    unknown = [name for name in mixture if streams is not None and name not in streams]
+    if unknown:
+        yield (
+            f"{place}.mixture.{unknown[0]}: must be a stream that tokenize mixes, {', '.join(streams or ())}, "
+            "but is not; correct the name, or add it there"
+        )

@@ -12,12 +12,12 @@ from evaluation.findings import (
     Findings,
     Record,
     Score,
-    Source,
     StageRun,
     Stream,
     Training,
 )
 from evaluation.statistics import Comparison, Estimate
+from jobs._corpus import corpus, sources
 from jobs._journal import NAME, read_entries
 from jobs._planned import planned
 
@@ -56,7 +56,8 @@ def gather(records: Mapping[str, Values], *, root: Path, stages: Mapping[str, st
         seed=latest["seed"],
         command=f"make demo run={run} site={latest['site']}",
         stages=[_stage_run(name, does, records.get(name), works.get(name)) for name, does in stages.items()],
-        sources=_sources(records["prepare"]) if "prepare" in records else (),
+        sources=sources(records["prepare"], records.get("tokenize")) if "prepare" in records else (),
+        corpus=corpus(records["prepare"], records.get("tokenize")) if "prepare" in records else None,
         streams=_streams(records) if "prepare" in records else (),
         training=_training(records, works["pretrain"].curves) if "pretrain" in records else None,
         plan=planned(records["plan"]["details"]) if "plan" in records else None,
@@ -140,11 +141,6 @@ def _record(record: Values) -> Record:
         lock=code["lock"],
         python=code["python"],
     )
-
-
-def _sources(prepare: Values) -> list[Source]:
-    names = ("name", "modality", "license", "commercial", "records", "duplicates", "rejects", "notes")
-    return [Source(**{name: source[name] for name in names}) for source in prepare["details"]["sources"]]
 
 
 def _streams(records: Mapping[str, Values]) -> list[Stream]:

@@ -41,8 +41,9 @@ def rehearse(
     from parallelism.rehearsal import rehearse as ranks_of
 
     layout, kernels = section.layout, kernels_of(section)
-    tokens = SimpleNamespace(vocab_size=vocab_size, mixture={"tokens": 1.0})
-    recipe = recipe_of(section, tokens, data_digest="", seed=0)
+    manifest = {"mixture": {"tokens": 1.0}, "phases": {}, "streams": {}}
+    tokens = SimpleNamespace(vocab_size=vocab_size, manifest=manifest)
+    recipe = recipe_of(section.model_copy(update={"phases": ()}), tokens, data_digest="", seed=0)
     found: dict[int, dict[str, Any]] = {}
     stages = layout.pipeline_model_parallel_size
     told(0, stages, "started")

@@ -10,7 +10,7 @@ from pydantic import Field
 from jobs._campaign import Terms
 from jobs._plan_details import details, judge, metrics, require_fit
 from jobs._stage import Context, Outcome, Stage, StageConfig
-from jobs.pretrain import PretrainConfig
+from jobs.pretrain import PretrainConfig, course_of
 from parallelism.cost.campaign import FAILURES_PER_GPU_DAY
 from parallelism.cost.devices import DEVICES, Device
 from parallelism.cost.memory import GIB
@@ -93,6 +93,8 @@ def run(config: PlanConfig, stage: Stage) -> Outcome:
     found = details(judged, count=config.alternatives, here=stage.site.executor == "local", terms=terms)
     rehearsal = kept_or_new(stage, section, vocab_size=job.vocab_size, new=config.rehearse)
     found["rehearsal"] = rehearsal
+    course = course_of(section, manifest)
+    found["epochs"], found["notes"] = dict(course.epochs), list(course.notes)
     write_json(path, found)
     # The page is drawn from plan.json alone, so the record vouches for that.
     write_pages(found, stage.folder / "plan", run=stage.run, site=stage.site.description)

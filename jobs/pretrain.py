@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from corpus.mixture import Course
 from jobs import _start
 from jobs._course import CourseConfig
+from jobs._mixing import follow
 from jobs._pace import costs
 from jobs._stage import STOPPED, Context, Outcome, Stage
 from parallelism.batches import Batches
@@ -121,7 +123,7 @@ class PretrainConfig(CourseConfig):
             *self.course_problems(
                 global_batch_size=self.global_batch_size,
                 decay_iters=self.decay_iters,
-                streams=getattr(tokenize, "mixture", None),
+                tokenize=tokenize,
             )
         ]
         yield from (*unfit, *course)
@@ -173,9 +175,13 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
     found = problems(config.shape, layout=config.layout, vocab_size=shards.vocab_size)
     if found:
         raise ValueError("pretrain's layout must be possible, but " + "; ".join(found))
+    if shards.pack_length not in (None, config.seq_length):
+        told = f"must be tokenize's pack_length {shards.pack_length}, or windows cut what was packed"
+        raise ValueError(f"pretrain.seq_length: {told}, but is {config.seq_length}; make them equal")
+    course = course_of(config, shards.manifest)
     manifest = sha256_file(shards.folder / MANIFEST)
     if stage.rank == 0:
-        print(*kernels.paths(), sep="\n", flush=True)
+        print(*kernels.paths(), *course.notes, sep="\n", flush=True)
         stage.journal.dataset(name="shards", digest=manifest, source=str(shards.folder), context="training")
     forced = {"deterministic": determinism.demand()} if config.deterministic else {}
     with launch.joined(launch.place()):
@@ -197,7 +203,7 @@ def run(config: PretrainConfig, stage: Stage) -> Outcome:
         sys.exit(STOPPED)
     if stage.rank != 0:
         return Outcome(metrics={})
-    outcome = _outcome(stage, shards, result, together=_together(config, shards))
+    outcome = _outcome(stage, shards, result, together=_together(config, shards), course=course)
     return replace(outcome, inputs=_start.inputs(first))
 
 
@@ -242,10 +248,21 @@ class _Watcher:
         self.stage.journal.sync()
 
 
+def course_of(config: PretrainConfig, manifest: Mapping[str, Any]) -> Course:
+    """Returns the mixtures that training follows on the shards of a manifest, and how often it sees each stream.
+
+    Raises:
+        ValueError: a phase is named that tokenize did not mix, or its caps leave too few tokens.
+    """
+    batches, steps = config.batches, config.train_iters
+    return follow(config, manifest, batches=batches, train_iters=steps, seq_length=config.seq_length)
+
+
 def recipe_of(config: PretrainConfig, shards: Any, *, data_digest: str, seed: int) -> Any:
     """Returns what decides the losses of this section on these shards: a parallelism.learner.Recipe."""
     from parallelism.learner import Recipe
 
+    first, *later = course_of(config, shards.manifest).mixtures
     same = (
         *("shape", "precision", "seq_length", "global_batch_size", "lr", "min_lr", "lr_decay_style", "lr_warmup_iters"),
         *("weight_decay", "adam_beta1", "adam_beta2", "clip_grad", "setbacks", "attention_mask"),
@@ -255,9 +272,9 @@ def recipe_of(config: PretrainConfig, shards: Any, *, data_digest: str, seed: in
         lr_decay_iters=config.decay_iters,
         lr_wsd_decay_iters=config.lr_wsd_decay_iters or 0,
         rampup_batch_size=config.batches.ramp,
-        phases=tuple((phase.start_iter, phase.mixture) for phase in config.phases),
+        phases=tuple((phase.start_iter, mixture) for phase, mixture in zip(config.phases, later, strict=True)),
         vocab_size=shards.vocab_size,
-        mixture={name: weight for name, weight in shards.mixture.items() if weight > 0},
+        mixture=first,
         data_digest=data_digest,
         seed=seed,
     )
@@ -297,7 +314,7 @@ def _versions() -> dict[str, str]:
 
 def _together(config: PretrainConfig, shards: Any) -> dict[str, float]:
     """How often training met two languages together; nothing where tokenize packed no pairs."""
-    from corpus.packing import shares
+    from corpus.together import shares
 
     if not any("+" in name for name in shards.mixture):
         return {}
@@ -305,7 +322,7 @@ def _together(config: PretrainConfig, shards: Any) -> dict[str, float]:
     return {f"packing/{name}": share for name, share in found.items()}
 
 
-def _outcome(stage: Stage, shards: Any, result: Any, *, together: Mapping[str, float]) -> Outcome:
+def _outcome(stage: Stage, shards: Any, result: Any, *, together: Mapping[str, float], course: Course) -> Outcome:
     from slurm.files import sha256_file
 
     manifest = result.checkpoint.path / "manifest.json"
@@ -322,6 +339,8 @@ def _outcome(stage: Stage, shards: Any, result: Any, *, together: Mapping[str, f
         outputs={str(manifest.relative_to(stage.folder)): sha256_file(manifest)},
         details={
             "streams": table,
+            "epochs": dict(course.epochs),
+            "notes": list(course.notes),
             "checkpoint": {
                 "path": str(result.checkpoint.path.relative_to(stage.folder)),
                 "step": result.step,

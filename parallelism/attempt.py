@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,8 @@ def validate(training: Training, number: int) -> Losses:
     """Measures the held-out loss of every stream after `number` steps and reports it."""
     names = sorted(training.corpus.valid)
     streams = [training.corpus.valid[name] for name in names]
-    reading = {"seq_length": training.recipe.seq_length, "mode": training.recipe.attention_mask}
-    with torch.no_grad(), learner.gathered(training.learner), Loader(streams=streams, **reading) as loader:
+    reading = replace(training.loader, streams=streams)
+    with torch.no_grad(), learner.gathered(training.learner), reading as loader:
         losses = step.run(
             training.learner.chunks,
             training.held_out,

@@ -33,9 +33,9 @@ class Loader:
     seq_length: int
     mode: AttentionMask = "causal"
     depth: int = 4
-    _reading: dict[Samples, Future[Batch]] = field(default_factory=dict, repr=False)
-    _coming: deque[Samples] = field(default_factory=deque, repr=False)
-    _pool: list[ThreadPoolExecutor] = field(default_factory=list, repr=False)
+    _reading: dict[Samples, Future[Batch]] = field(default_factory=dict, init=False, repr=False)
+    _coming: deque[Samples] = field(default_factory=deque, init=False, repr=False)
+    _pool: list[ThreadPoolExecutor] = field(default_factory=list, init=False, repr=False)
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,1 @@
-"""Gates: what may enter the corpus. Licences, personal data, duplicates, evaluation sets and quality, decided by rule."""
+"""Gates: what may enter the corpus, by rule: licences, personal data, duplicates, evaluation sets, quality."""

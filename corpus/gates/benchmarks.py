@@ -58,9 +58,7 @@ def _by_columns(benchmark: Benchmark, root: Path) -> Iterator[Item]:
         yield Item(
             texts=tuple(text for name in benchmark.columns for text in _texts(_cell(row.cells, name))),
             ids=tuple(
-                f"{kind}:{text}"
-                for kind, name in benchmark.ids.items()
-                for text in _texts(_cell(row.cells, name))
+                f"{kind}:{text}" for kind, name in benchmark.ids.items() for text in _texts(_cell(row.cells, name))
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Buckets: rows on disk, parted so that each part is sorted in memory; memory stays flat however many rows there are."""
+"""Buckets: rows on disk, in parts that fit memory one by one, however many rows there are."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_ROWS = 1 << 21  # of a bucket, about: some 50 MB, and as much again to sort them
+_ROWS = 1 << 20  # of a bucket, about: some 25 MB, and a few times as much to sort them
 
 
 class Buckets:

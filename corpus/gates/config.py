@@ -23,7 +23,6 @@ Kind = Literal[
     "name",
     "titled_name",
     "birth_date",
-    "engine",
 ]
 Rule = Literal[
     "too_short",
@@ -54,7 +53,6 @@ ACTIONS: dict[Kind, Action] = {
     "name": "quarantine",
     "titled_name": "count",
     "birth_date": "count",
-    "engine": "quarantine",
 }
 
 
@@ -84,13 +82,11 @@ class PersonalConfig(_Section):
     """What becomes of a record that holds personal data.
 
     Attributes:
-        engine: our own rules, or those and Presidio's (where presidio-analyzer is installed).
         actions: by kind, in place of the defaults: quarantine the record, keep and count it, or do not look.
         sources: by source's name: one action for all kinds, or an action by kind.
         skip: modalities that are not looked into, because they hold no text of people.
     """
 
-    engine: Literal["rules", "presidio"] = "rules"
     actions: dict[Kind, Action] = {}
     sources: dict[str, Action | dict[Kind, Action]] = {}
     skip: tuple[str, ...] = ("molecule", "protein", "omics")
@@ -107,7 +103,7 @@ class DuplicatesConfig(_Section):
 
     Attributes:
         near: whether nearly equal texts count as duplicates.
-        modalities: those whose texts are compared; records of the others are alike by nature.
+        modalities: those whose texts are compared; recommendations, labels and patients differ in a word that matters.
         threshold: Jaccard similarity of two texts' shingles, estimated, from which the later one goes.
         num_perm: permutations in a signature, of 4 bytes each.
         bands: of a signature; texts that share a band are compared.
@@ -116,7 +112,7 @@ class DuplicatesConfig(_Section):
     """
 
     near: bool = True
-    modalities: tuple[str, ...] = ("text", "literature", "guideline", "drug")
+    modalities: tuple[str, ...] = ("text", "literature")
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     num_perm: Annotated[int, Field(ge=16, le=512)] = 128
     bands: Annotated[int, Field(ge=1, le=128)] = 16
@@ -192,7 +188,7 @@ class QualityConfig(_Section):
         modalities: those whose texts are judged; structured ones are not.
         off: rules that are not used.
         sources: by source's name: rules that are not used for it.
-        min_letters: fewer are too short.
+        min_letters: fewer are too short; a letter of Korean, Chinese or Japanese counts twice.
         max_letters: more are too long; the readers refuse giants before.
         stated_from: words from which a text is judged by its statistics.
     """

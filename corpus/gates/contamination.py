@@ -1,7 +1,7 @@
 """Contamination: evaluation sets as hashed runs of words and ids, and the records that hold something of them.
 
-`build` writes the index into a folder, once; every worker loads it. An item is found when a record has a run of its words
-(13, or 30 letters of Korean, Chinese or Japanese) in common with it, or all of a shorter item, or one of its ids.
+`build` writes the index into a folder, once; every worker loads it. An item is found when a record has a run of 13 of
+its words (30 letters of Korean, Chinese or Japanese) in common with it, or all of a shorter item, or one of its ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -82,7 +82,7 @@ class Index:
         return cls(folder)
 
     def benchmarks(self) -> dict[str, dict[str, int]]:
-        """Returns how many items each benchmark has, how many can be looked for by their text, and how many have ids."""
+        """Returns of each benchmark how many items it has, can be looked for by their text, and have ids."""
         names = ("items", "checkable", "with_ids")
         return {about["name"]: {name: about[name] for name in names} for about in self._benchmarks}
 
@@ -144,7 +144,9 @@ class _Filter:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    found: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r"))  # a plain view: a memmap's own costs more than a search
+    found: NDArray[Any] = np.asarray(
+        np.load(path, mmap_mode="r")
+    )  # a plain view: a memmap's own costs more than a search
     return found
 
 
@@ -154,28 +156,24 @@ def _told(hashes: Hashes, size: int) -> Hashes:
 
 
 def _texts(found: list[Item], config: ContaminationConfig, *, first: int) -> _Texts:
-    hashes, owners, short, checkable = list[Hashes](), list[NDArray[np.uint32]](), list[Any](), set[int]()
+    parts, short, checkable = list[tuple[Hashes, list[int]]](), list[Any](), set[int]()
     texts: dict[str, list[int]] = {}
     for number, item in enumerate(found, start=first):
         for text in item.texts:
             texts.setdefault(text, []).append(number)
     for own, numbers, size, least in _measured(texts, config):
         if len(own) >= size:
-            some = np.unique(_told(runs(own, size), size))
-            hashes += [some] * len(numbers)
-            owners += [np.full(len(some), number, dtype=np.uint32) for number in numbers]
+            parts.append((np.unique(_told(runs(own, size), size)), numbers))
         elif len(own) >= least:
             start = _told(runs(own[:least], least), least)[0]
             short += [(start, runs(own, len(own))[0], len(own), number) for number in numbers]
         if len(own) >= least:
             checkable.update(numbers)
-    every, owner = _without_templates(hashes, owners, texts=texts, most=config.template_items)
-    return _Texts(hashes=every, owners=owner, short=np.asarray(short, dtype=_SHORT), checkable=checkable)
+    hashes, owners = _without_templates(parts, most=config.template_items)
+    return _Texts(hashes=hashes, owners=owners, short=np.asarray(short, dtype=_SHORT), checkable=checkable)
 
 
-def _measured(
-    texts: dict[str, list[int]], config: ContaminationConfig
-) -> Iterator[tuple[Hashes, list[int], int, int]]:
+def _measured(texts: dict[str, list[int]], config: ContaminationConfig) -> Iterator[tuple[Hashes, list[int], int, int]]:
     for text, numbers in texts.items():
         own = units([text])
         lettered = 2 * int(own.letters.sum()) > len(own.hashes)
@@ -183,15 +181,12 @@ def _measured(
         yield own.hashes, numbers, size, min(size, config.min_letters if lettered else config.min_words)
 
 
-def _without_templates(
-    hashes: list[Hashes], owners: list[NDArray[np.uint32]], *, texts: dict[str, list[int]], most: int
-) -> tuple[Hashes, NDArray[np.uint32]]:
+def _without_templates(parts: list[tuple[Hashes, list[int]]], *, most: int) -> tuple[Hashes, NDArray[np.uint32]]:
     """Leaves out runs that stand in many different texts; a passage that many items share is one text."""
-    if not hashes:
-        return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32)
-    every, owner = np.concatenate(hashes), np.concatenate(owners)
-    different = {number: text for text, numbers in texts.items() for number in numbers[:1]}
-    leading = np.isin(owner, np.asarray(sorted(different), dtype=np.uint32))
-    values, times = np.unique(every[leading], return_counts=True)
-    kept = ~np.isin(every, values[times >= most])
-    return every[kept], owner[kept]
+    none = np.zeros(0, dtype=np.uint64)
+    values, times = np.unique(np.concatenate([none, *(hashes for hashes, _ in parts)]), return_counts=True)
+    forms = values[times >= most]
+    kept = [(hashes[~np.isin(hashes, forms)], numbers) for hashes, numbers in parts] if len(forms) else parts
+    every = [hashes for hashes, numbers in kept for _ in numbers]
+    owners = [np.full(len(hashes), number, dtype=np.uint32) for hashes, numbers in kept for number in numbers]
+    return np.concatenate([none, *every]), np.concatenate([none.astype(np.uint32), *owners])

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from corpus.gates.buckets import Buckets
 from corpus.gates.config import DuplicatesConfig
-from corpus.gates.shingles import shingles
+from corpus.gates.shingles import mix32, shingles
 
 KEYS, SIGNATURES, SIGNED = "keys.bin", "signatures.bin", "signed.bin"
 FOUND = np.dtype([("record", "u8"), ("folder", "u4"), ("of", "u8"), ("similarity", "f4"), ("exact", "?")])
 _LETTERS = 1 << 18  # of texts that are signed together: what they need stays in the cache
-_IN_MEMORY = 1 << 26
+_IN_MEMORY = 1 << 26  # bytes of a file that may stay in memory
+_ROWS = 1 << 18  # keys that are read at once
 
 
 class Keys:
@@ -36,11 +37,12 @@ class Keys:
 
     def __init__(self, config: DuplicatesConfig) -> None:
         self._config = config
-        self._stack = ExitStack()
-        self._files = {
-            name: self._stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
-            for name in (KEYS, SIGNATURES, SIGNED)
-        }
+        with ExitStack() as stack:
+            self._files = {
+                name: stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
+                for name in (KEYS, SIGNATURES, SIGNED)
+            }
+            self._stack = stack.pop_all()
         self._records = 0
         self._texts: list[str] = []
         self._numbers: list[int] = []
@@ -90,14 +92,12 @@ class Keys:
 
 def signatures(texts: Sequence[str], config: DuplicatesConfig) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Returns datasketch's MinHash of each text, and whether the text is long enough to be compared."""
-    from datasketch.minhash import _fmix
-
     found, starts, counts = shingles(texts, config.shingle)
     enough = counts >= config.min_units
     signed = np.zeros((len(texts), config.num_perm), dtype=np.uint32)
     some = np.diff(starts) > 0
     if some.any():
-        hashes = _fmix((found >> np.uint64(32)).astype(np.uint32), 32)
+        hashes = mix32((found >> np.uint64(32)).astype(np.uint32))
         begins = starts[:-1][some]
         moved = np.empty_like(hashes)
         columns = np.empty((config.num_perm, len(begins)), dtype=np.uint32)
@@ -162,7 +162,9 @@ def find(folders: Sequence[Path], *, config: DuplicatesConfig, workdir: Path) ->
     """
     counts = np.asarray([(folder / KEYS).stat().st_size // 16 for folder in folders], dtype=np.int64)
     first = np.concatenate(([0], np.cumsum(counts)))
-    found = Buckets(workdir / "found", rows=int(first[-1]), dtype=[("at", "u8"), ("of", "u8"), ("similarity", "f4"), ("exact", "?")])
+    found = Buckets(
+        workdir / "found", rows=int(first[-1]), dtype=[("at", "u8"), ("of", "u8"), ("similarity", "f4"), ("exact", "?")]
+    )
     gone = np.memmap(workdir / "gone.bin", dtype=bool, mode="w+", shape=(max(1, int(first[-1])),))
     exact = _exact(folders, first, found=found, gone=gone, workdir=workdir)
     near = 0
@@ -184,15 +186,12 @@ def report(found: Buckets, *, at: NDArray[Any], of: NDArray[Any], similarity: An
     found.add(rows, buckets=rows["at"] * np.uint64(len(found)) // np.uint64(max(1, total)))
 
 
-def _exact(
-    folders: Iterable[Path], first: NDArray[np.int64], *, found: Buckets, gone: Any, workdir: Path
-) -> int:
+def _exact(folders: Iterable[Path], first: NDArray[np.int64], *, found: Buckets, gone: Any, workdir: Path) -> int:
     total, number = int(first[-1]), 0
     parts = Buckets(workdir / "exact", rows=total, dtype=[("high", "u8"), ("low", "u8"), ("at", "u8")])
     for folder, start in zip(folders, first[:-1], strict=True):
-        keys = np.memmap(folder / KEYS, dtype=">u8", mode="r").reshape(-1, 2) if (folder / KEYS).stat().st_size else []
-        for begin in range(0, len(keys), 1 << 18):
-            some = np.asarray(keys[begin : begin + (1 << 18)]).astype(np.uint64)
+        for begin in range(0, (folder / KEYS).stat().st_size // 16, _ROWS):
+            some = np.fromfile(folder / KEYS, dtype=">u8", count=2 * _ROWS, offset=16 * begin).reshape(-1, 2)
             rows = np.zeros(len(some), dtype=parts.dtype)
             rows["high"], rows["low"] = some[:, 0], some[:, 1]
             rows["at"] = np.arange(len(some), dtype=np.uint64) + np.uint64(int(start) + begin)

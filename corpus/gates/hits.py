@@ -79,7 +79,7 @@ class Page:
     def after(self, cue: str, pattern: re.Pattern[str], *, lower: bool = True) -> Iterator[re.Match[str]]:
         """Yields where a pattern matches right behind a cue: many times faster than a pattern that holds the cue."""
         text = self.lower if lower else self.text
-        place = text.find(cue)
+        place = text.find(cue) if cue in text else -1
         while place >= 0:
             match = pattern.match(text, place + len(cue))
             if match:
@@ -115,10 +115,14 @@ def _pattern(lengths: tuple[tuple[int, int], ...], gap: int) -> re.Pattern[str]:
 
 @cache
 def _numbered() -> re.Pattern[str]:
-    """Seven digits in runs that are not far apart."""
-    many = rf"[\x{_LENGTH + 7:02x}-\x{_LENGTH + _LONGEST:02x}]"
-    sides = [rf"[\x{_LENGTH + least:02x}-\x{_LENGTH + 6:02x}][\x01-\x0c][\x{_LENGTH + 7 - least:02x}-\x{_LENGTH + 60:02x}]" for least in range(1, 7)]
-    return re.compile("|".join([many, *sides, rf"(?:[\x{_LENGTH + 1:02x}-\x{_LENGTH + 6:02x}][\x01-\x0c]){{2}}[\x{_LENGTH + 1:02x}-\x{_LENGTH + 60:02x}]"]))
+    """Returns what finds seven digits in one run, or in runs that are not far apart."""
+
+    def size(least: int, most: int = _LONGEST) -> str:
+        return rf"[\x{_LENGTH + least:02x}-\x{_LENGTH + most:02x}]"
+
+    near = r"[\x01-\x0c]"
+    sides = [f"{size(least, 6)}{near}{size(7 - least)}" for least in range(1, 7)]
+    return re.compile("|".join([size(7), *sides, f"(?:{size(1, 6)}{near}){{2}}{size(1)}"]))
 
 
 def luhn(digits: str) -> bool:

@@ -101,9 +101,13 @@ def _widened(side: Sequence[str], given: Terms) -> list[str]:
     lines = []
     for name in side:
         held = None if name.startswith("LicenseRef-") else terms_of(name)
-        wider = [] if held is None else [
-            right for right in ("commercial", "derivatives") if getattr(given, right) and not getattr(held, right)
-        ]
+        wider = (
+            []
+            if held is None
+            else [
+                right for right in ("commercial", "derivatives") if getattr(given, right) and not getattr(held, right)
+            ]
+        )
         if wider:
             told = f"allow {' and '.join(wider)}, which {name} does not"
             lines.append(f"terms: must not widen a licence, but {told}; write 'OR LicenseRef-...' for an agreement")
@@ -197,9 +201,7 @@ def _one(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     return [(name,)], rest
 
 
-def manifest(
-    sources: Iterable[tuple[str, Decision]], tokens: Mapping[str, int] | None = None
-) -> list[dict[str, Any]]:
+def manifest(sources: Iterable[tuple[str, Decision]], tokens: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
     """Returns a row for every source: what a person who answers for the release reads.
 
     Args:

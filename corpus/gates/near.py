@@ -1,4 +1,4 @@
-"""Near duplicates: signatures that share a band are compared, and a text goes that is like an earlier one that stays."""
+"""Near duplicates: texts whose signatures share a band are compared; one like an earlier one that stays goes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

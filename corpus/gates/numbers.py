@@ -44,7 +44,9 @@ _RECORD_CUES = {  # what stands before the number of a record, in two parts: a w
     "등록": r" ?번호",
 }
 _RECORDS = {
-    cue: re.compile(rf"{rest}(?![a-z])[\s.:=#)는은이가]{{0,6}}(?:is |was )?(?P<id>[a-z]{{0,3}}-?\d[\d-]{{3,13}}\d)(?!\d)")
+    cue: re.compile(
+        rf"{rest}(?![a-z])[\s.:=#)는은이가]{{0,6}}(?:is |was )?(?P<id>[a-z]{{0,3}}-?\d[\d-]{{3,13}}\d)(?!\d)"
+    )
     for cue, rest in _RECORD_CUES.items()
 }
 _NOT_PATIENTS = re.compile(r"(?:사업자|주민|외국인|시험|임상|품목|연구|과제|법인|특허|허가|논문|제품|의약품|상표) ?$")
@@ -94,14 +96,19 @@ def social_security_numbers(page: Page) -> Iterator[Hit]:
 
 def korean_phones(page: Page) -> Iterator[Hit]:
     """Yields Korean phones: mobile in any form, others with their marks or a cue, and from abroad."""
-    for match in _at(_KOREA, page, (*page.like((2, 2), (1, 11), gap=4), *page.like((4, 4), (1, 11)), *page.like((11, 14)))):
-        if re.search(r"\+ ?\(?$|[(]$", page.text[max(0, match.start() - 3) : match.start()]) or match[0].startswith("00"):
+    places = (*page.like((2, 2), (1, 11), gap=4), *page.like((4, 4), (1, 11)), *page.like((11, 14)))
+    for match in _at(_KOREA, page, places):
+        before = page.text[max(0, match.start() - 3) : match.start()]
+        if match[0].startswith("00") or re.search(r"\+ ?\(?$|[(]$", before):
             yield Hit("phone_kr", *match.span())
     for match in _at(_MOBILE, page, (*page.like((10, 11)), *page.like((3, 3), (3, 8)), *page.like((7, 7), (4, 4)))):
-        marked = match[1] and match[3]
         lost = page.joined(*match.span()) or page.among_numbers(*match.span())
-        if marked or not lost or page.cued(match.start(), words=_PHONE_CUES):
+        if (match[1] and match[3]) or not lost or page.cued(match.start(), words=_PHONE_CUES):
             yield Hit("phone_kr", *match.span())
+    yield from _land_lines(page)
+
+
+def _land_lines(page: Page) -> Iterator[Hit]:
     for match in _at(_LAND, page, page.like((2, 4), (3, 4), (4, 4))):
         sure = match[1].strip(" .") and match[3].strip(" .")
         if sure or page.cued(match.start(), words=_PHONE_CUES) or page.near_hangul(*match.span()):
@@ -144,10 +151,12 @@ def passports(page: Page) -> Iterator[Hit]:
 def record_numbers(page: Page) -> Iterator[Hit]:
     """Yields numbers of medical records behind a cue."""
     for cue, pattern in _RECORDS.items():
-        for match in page.after(cue, pattern):
+        for match in page.after(cue, pattern) if cue in page.lower else ():
             place = match.start() - len(cue)
             before = page.lower[max(0, place - 6) : place]
-            if not (before[-1:].isalpha() and before.isascii()) and not (cue == "등록" and _NOT_PATIENTS.search(before)):
+            if not (before[-1:].isalpha() and before.isascii()) and not (
+                cue == "등록" and _NOT_PATIENTS.search(before)
+            ):
                 yield Hit("record_number", *match.span("id"))
 
 

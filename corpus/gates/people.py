@@ -16,13 +16,32 @@ _GIVEN = frozenset(
     "송수숙순술숭슬승시식신실심아안애양언여연열엽영예오옥온완용우욱운웅원월위유윤율은음의이익인일임자잔장재전점정제조종주준중지진찬창채천철청초춘충치"
     "태택평필하학한해향혁현형혜호홍화환회효훈휘흠흥희"
 )
-_NOT_NAMES = frozenset(
-    "이상은 이상의 이상이 이상을 이상한 이상인 이송을 이송의 정보의 정보를 정보는 안정성 안전성 안전의 정신의 정상의 정상인 정상은 조사의 조기의 신체의 신장의 신경의 고혈압 고지혈 "
-    "유전자 유전성 이식은 이식의 이용의 이용은 이해의 이환의 주의의 주기의 진료의 진단의 진행의 전체의 전이의 전원의 임상의 임신의 임신한 한명의 한국인 여성의 여성은 여성이 남성의 남성은 "
-    "남성이 모두의 대상의 성인의 성인은 소아의 소아는 미상 없음 무명 익명 비공개 기록의 방문의 문의의 인원의 가족의 중심의 안내의 사망의 사례의 상태의 수준의 관리의 우선의 연령의 평균의".split()
+_WORDS = (  # that look like a name
+    "이상은 이상의 이상이 이상을 이상한 이상인 이송을 이송의 정보의 정보를 "
+    "정보는 안정성 안전성 안전의 정신의 정상의 정상인 정상은 조사의 조기의 "
+    "신체의 신장의 신경의 고혈압 고지혈 유전자 유전성 이식은 이식의 이용의 "
+    "이용은 이해의 이환의 주의의 주기의 진료의 진단의 진행의 전체의 전이의 "
+    "전원의 임상의 임신의 임신한 한명의 한국인 여성의 여성은 여성이 남성의 "
+    "남성은 남성이 모두의 대상의 성인의 성인은 소아의 소아는 미상 없음 무명 "
+    "익명 비공개 기록의 방문의 문의의 인원의 가족의 중심의 안내의 사망의 사례의 "
+    "상태의 수준의 관리의 우선의 연령의 평균의 "
 )
+_NOT_NAMES = frozenset(_WORDS.split())
 _HONORIFIC = r"(?: ?(?:님|씨|군|양|환자|할머니|할아버지|아동|어르신))"
-_KOREAN_CUES = ("환자", "성명", "성 명", "이름", "이 름", "성함", "보호자", "수진자", "피보험자", "대상자명", "담당의", "주치의")
+_KOREAN_CUES = (
+    "환자",
+    "성명",
+    "성 명",
+    "이름",
+    "이 름",
+    "성함",
+    "보호자",
+    "수진자",
+    "피보험자",
+    "대상자명",
+    "담당의",
+    "주치의",
+)
 _NAME = rf"(?P<name>(?:{_DOUBLE})[가-힣]{{1,2}}|[{_SURNAMES}](?: ?[가-힣]){{1,3}})"
 _NAMED = re.compile(rf"(?: ?(?:성 ?명|이름|명))?(?: ?[:=] ?|\t|\| ?){_NAME}(?![가-힣])")
 _CALLED = re.compile(
@@ -30,30 +49,53 @@ _CALLED = re.compile(
     rf"(?P<after>{_HONORIFIC}|(?:이?(?:은|는|이|가|의|을|를|에게|께서|입니다|이다|과|와|랑))?(?=[\s.,;:()/\[\]]|$))"
 )
 _POLITE = re.compile(rf"(?<![가-힣])[{_SURNAMES}][가-힣]{{2}}(?= ?$)")
-_ENGLISH_CUES = {
-    "patient": r"(?:'s)?\.?(?: (?:full )?name)?",
-    "pt": r"\.? name",
-    "name of patient": "",
-    "name of the patient": "",
-    "full name": "",
-    "first name": "",
-    "last name": "",
-    "family name": "",
-    "given name": "",
-    "maiden name": "",
-    "surname": "",
-    "next of kin": "",
-    "guardian": "",
-    "mother's name": "",
-    "father's name": "",
-}
-_ENGLISH = {cue: re.compile(rf"(?i:{rest})(?:\s?[:=]\s?|(?<=[Nn]ame) is )(?P<name>[A-Z][A-Za-z'’-]+(?:,? [A-Z][A-Za-z.'’-]*){{0,3}})") for cue, rest in _ENGLISH_CUES.items()}
-_NO_NAME = frozenset({"Unknown", "None", "N", "NA", "Anonymous", "Male", "Female", "Yes", "No", "The", "A", "An", "Not", "Redacted"})
-_NO_HANGUL = re.compile(r"(?![가-힣])")
+_ENGLISH_CUES = (  # what a name stands behind; all but the first in any case of letters
+    "Patient",
+    "patient name",
+    "patient's name",
+    "patient full name",
+    "patients name",
+    "pt name",
+    "pt. name",
+    "name of patient",
+    "name of the patient",
+    "full name",
+    "first name",
+    "last name",
+    "family name",
+    "given name",
+    "maiden name",
+    "surname",
+    "next of kin",
+    "guardian",
+    "mother's name",
+    "father's name",
+)
+_ENGLISH = re.compile(r"(?:\s?[:=]\s?|(?<=[Nn]ame) is )(?P<name>[A-Z][A-Za-z'’-]+(?:,? [A-Z][A-Za-z.'’-]*){0,3})")
+_PATIENT = re.compile(r" ?: ?(?P<name>[A-Z][a-z'’-]+,? [A-Z][a-z'’-]+)(?=[\s,.;(]|$)")
+_NO_NAME = frozenset(
+    {"Unknown", "None", "N", "NA", "Anonymous", "Male", "Female", "Yes", "No", "The", "A", "An", "Not", "Redacted"}
+)
+_ENDED = re.compile(r"(?:은|는|이|가|의|을|를|와|과|도|에게|께서)?(?![가-힣])")
 _TITLES = ("Mr", "Mrs", "Ms", "Miss", "Mx", "Dr", "Prof")
 _TITLED = re.compile(r"\.? (?P<name>[A-Z][a-z'’-]+(?: [A-Z][a-z'’-]+)?)")
-_BIRTH_CUES = ("생년월일", "생년 월일", "출생일", "출생연월일", "date of birth", "birth date", "birthdate", "dob", "d.o.b.", "born on", "born")
-_DATE = r"(?P<date>\d{4}[-./년 ]{1,3}\d\d?[-./월 ]{1,3}\d\d?|\d\d?[-./]\d\d?[-./]\d{2,4}|\d{6,8}|\d\d?[- ][a-z]{3,9}[-, ]{1,2}\d{4}|[a-z]{3,9} \d\d?,? \d{4})(?!\d)"
+_BIRTH_CUES = (
+    "생년월일",
+    "생년 월일",
+    "출생일",
+    "출생연월일",
+    "date of birth",
+    "birth date",
+    "birthdate",
+    "dob",
+    "d.o.b.",
+    "born on",
+    "born",
+)
+_DATE = (
+    r"(?P<date>\d{4}[-./년 ]{1,3}\d\d?[-./월 ]{1,3}\d\d?|\d\d?[-./]\d\d?[-./]\d{2,4}|\d{6,8}"
+    r"|\d\d?[- ][a-z]{3,9}[-, ]{1,2}\d{4}|[a-z]{3,9} \d\d?,? \d{4})(?!\d)"
+)
 _BIRTH = re.compile(r"\s?[:=은는]? ?" + _DATE)
 
 
@@ -68,18 +110,25 @@ def names(page: Page) -> Iterator[Hit]:
     """Yields names that a cue announces: `성명: 홍길동`, `환자 홍길동님`, `Patient name: Jane Roe`."""
     if not page.text.isascii():
         yield from _korean_names(page)
-    same = len(page.lower) == len(page.text)
-    for cue, pattern in _ENGLISH.items() if same else ():
-        place = page.lower.find(cue)
-        while place >= 0:
-            match = pattern.match(page.text, place + len(cue))
-            if match and re.split(r"[ ,.]", match["name"])[0] not in _NO_NAME and not page.text[place - 1 : place].isalpha():
-                yield Hit("name", *match.span("name"))
-            place = page.lower.find(cue, place + len(cue))
+    if len(page.lower) == len(page.text):
+        for cue in (cue for cue in _ENGLISH_CUES if cue.lower() in page.lower):
+            yield from _english_names(page, cue)
+
+
+def _english_names(page: Page, cue: str) -> Iterator[Hit]:
+    bare = cue == "Patient"
+    text, pattern = (page.text, _PATIENT) if bare else (page.lower, _ENGLISH)
+    place = text.find(cue)
+    while place >= 0:
+        match = pattern.match(page.text, place + len(cue))
+        begins = not page.text[place - 1 : place].isalpha() and (not bare or page.text[place - 1 : place] in ("", "\n"))
+        if match and begins and re.split(r"[ ,.]", match["name"])[0] not in _NO_NAME:
+            yield Hit("name", *match.span("name"))
+        place = text.find(cue, place + len(cue))
 
 
 def _korean_names(page: Page) -> Iterator[Hit]:
-    for cue in _KOREAN_CUES:
+    for cue in (cue for cue in _KOREAN_CUES if cue in page.text):
         for match in page.after(cue, _NAMED):
             if match["name"].replace(" ", "") not in _NOT_NAMES:
                 yield Hit("name", *match.span("name"))
@@ -92,21 +141,21 @@ def _korean_names(page: Page) -> Iterator[Hit]:
 def titled_names(page: Page) -> Iterator[Hit]:
     """Yields names behind a title: Mr., Dr., 홍길동 씨."""
     for title in _TITLES:
-        for match in page.after(title, _TITLED, lower=False):
+        for match in page.after(title, _TITLED, lower=False) if title in page.text else ():
             place = match.start() - len(title)
             if not page.text[max(0, place - 1) : place].isalnum():
                 yield Hit("titled_name", *match.span("name"))
     for polite in () if page.text.isascii() else ("씨", "님"):
-        for end in page.after(polite, _NO_HANGUL):
-            match = _POLITE.search(page.text, max(0, end.start() - 6), end.start() - 1)
-            if match and _is_name(match.group(), sure=False):
-                yield Hit("titled_name", *match.span())
+        for end in page.after(polite, _ENDED):
+            name = _POLITE.search(page.text, max(0, end.start() - 6), end.start() - 1)
+            if name and _is_name(name.group(), sure=False):
+                yield Hit("titled_name", *name.span())
 
 
 def birth_dates(page: Page) -> Iterator[Hit]:
     """Yields dates of birth behind a cue."""
     for cue in _BIRTH_CUES:
-        for match in page.after(cue, _BIRTH):
+        for match in page.after(cue, _BIRTH) if cue in page.lower else ():
             yield Hit("birth_date", *match.span("date"))
 
 

@@ -12,10 +12,19 @@ from corpus.gates import numbers, people, resident
 from corpus.gates.config import Action, Kind
 from corpus.gates.hits import Hit, Page
 
-_UNSEEN = ((0xAD, 0xAD), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x2060), (0xFEFF, 0xFEFF))  # between digits they hide
+_UNSEEN = (
+    (0xAD, 0xAD),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x2060),
+    (0xFEFF, 0xFEFF),
+)
 _HIDDEN = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSEEN) + "\x00]")
 _FOLDED = 0x20000  # no decimal digit has a higher code
-_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\u3161\ufe58\ufe63\uff0d\u00b7\u2022\u2027\u2219\u22c5\u30fb\uff65\u318d\u119e\u2024\u2e31"
+_DASHES = (
+    "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\u3161\ufe58\ufe63\uff0d\u00b7\u2022\u2027\u2219"
+    "\u22c5\u30fb\uff65\u318d\u119e\u2024\u2e31"
+)
 _MASKS = "\u25cf\u25cb\u25ef\u25a0\u25a1\u2605\u2606\u203b\u00d7\u2217\uff0a\u25c6\u25c7\u2b24"
 
 Finder = Callable[[Page], Iterator[Hit]]
@@ -61,7 +70,7 @@ def _overlaps(hit: Hit, taken: list[Hit]) -> bool:
 
 
 def _readable(text: str) -> tuple[str, NDArray[np.int64] | None]:
-    """Returns a text with one form for digits, dashes, blanks and masks, and where its letters were if some were hidden."""
+    """Returns a text with one form for digits, dashes, blanks and masks; and where its letters were, if some hid."""
     if text.isascii():
         return text, None
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)

@@ -32,7 +32,9 @@ _SPACED = re.compile(r"(?<!\d)(?<!\d )\d(?: \d){5}(?: ?- ?| {1,3})\d(?: \d){6}(?
 _PARTED = re.compile(r"(?<=\d)-?\r?\n(?=\d)")
 _REST = re.compile(rf"\d+[{re.escape(_MASK)}]*")
 _STRONG = re.compile(r"[-~/_:가-힣a-z]")
-_CUES = re.compile(r"주민|민번|외국인|등록번호|생년|식별번호|rrn|resident|registration|foreigner|\barc\b|national id|jumin")
+_CUES = re.compile(
+    r"주민|민번|외국인|등록번호|생년|식별번호|rrn|resident|registration|foreigner|\barc\b|national id|jumin"
+)
 _OTHER = re.compile(r"isbn|issn|gtin|ean\b|upc|timestamp|epoch|unix")
 _WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 
@@ -63,8 +65,12 @@ def _spaced(page: Page) -> Iterator[Hit]:
         match = _SPACED.match(page.text, place)
         digits = re.sub(r"\D", "", match.group()) if match else ""
         kind = _kind(digits[:6], digits[6:]) if match else None
-        if match and kind and (page.cued(place, words=_CUES) or (checks(digits) and len(set(digits)) > 3)):
+        if match and kind and (_told(page, *match.span()) or (checks(digits) and len(set(digits)) > 3)):
             yield Hit(kind, *match.span())
+
+
+def _told(page: Page, start: int, end: int) -> bool:
+    return page.cued(start, words=_CUES) or page.cued(end + 15, words=_CUES) or page.near_hangul(start, end)
 
 
 def _parted(page: Page) -> Iterator[Hit]:

@@ -12,7 +12,7 @@ from corpus.gates import personal, quality
 from corpus.gates.config import GatesConfig
 from corpus.gates.contamination import Index, build
 from corpus.gates.licences import refusals
-from corpus.gates.spellings import normalised
+from corpus.gates.spellings import as_expression
 from corpus.gates.terms import Terms
 from corpus.modality import Record
 
@@ -89,7 +89,10 @@ class Screen:
             name: {"records": found["records"], "items": sorted(found["items"])}
             for name, found in taken["contamination"].items()
         }
-        return {**{name: dict(taken[name]) for name in ("licences", "personal", "quality")}, "contamination": contamination}
+        return {
+            **{name: dict(taken[name]) for name in ("licences", "personal", "quality")},
+            "contamination": contamination,
+        }
 
     @cached_property
     def _index(self) -> Index | None:
@@ -100,7 +103,7 @@ class Screen:
             return None
         known = self._refused
         if (source, record.license) not in known:
-            name = normalised(record.license) or record.license
+            name = as_expression(record.license)
             lines = refusals(name, self._terms.get(source), policy=self._config.licences, today=self._today)
             known[source, record.license] = "; ".join(lines) or None
         reason = known[source, record.license]

@@ -92,8 +92,7 @@ def runs(hashes: Hashes, length: int) -> Hashes:
         if size <= length:
             half = size // 2
             block = block[:-half] * _power(half) + block[half:]
-    assert found is not None
-    return mix(found[: len(hashes) - length + 1])
+    return mix((block if found is None else found)[: len(hashes) - length + 1])
 
 
 def shingles(texts: Sequence[str], length: int) -> tuple[Hashes, NDArray[np.int64], NDArray[np.int64]]:
@@ -121,6 +120,14 @@ def mix(values: Hashes) -> Hashes:
     return mixed
 
 
+def mix32(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Spreads every bit over all 32 (the finalizer of MurmurHash3), as datasketch does before it permutes."""
+    values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    mixed: NDArray[np.uint32] = values ^ (values >> np.uint32(16))
+    return mixed
+
+
 def _ranges(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns begin, begin + 1, ... of each range, one after the other."""
     offsets = np.repeat(begins - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
@@ -134,7 +141,7 @@ def _power(exponent: int) -> np.uint64:
 
 @cache
 def _some_powers(number: int) -> Hashes:
-    powers: Hashes = np.cumprod(np.full(number, _BASE, dtype=np.uint64))
+    powers: Hashes = np.cumprod(np.full(number, _BASE, dtype=np.uint64), dtype=np.uint64)
     return powers
 
 

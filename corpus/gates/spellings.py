@@ -1,7 +1,7 @@
 """Spellings: licences as records and web pages write them, read as SPDX identifiers."""
 
 import re
-from functools import cache
+from functools import lru_cache
 
 from corpus.gates.terms import canonical, terms_of
 
@@ -15,41 +15,82 @@ _LONG = re.compile(r"(?:creative commons|\bcc)\b.*?\battribution(?P<rest>.*)|^at
 _VERSION = re.compile(r"\b(?:v|version )?(1\.0|2\.0|2\.1|2\.5|3\.0|4\.0)\b")
 _PORT = re.compile(r"\b(igo|au|at|de|fr|jp|kr|nl|uk|us)\b")
 _PORTS = {"intergovernmental": "igo", "korea": "kr", "japan": "jp", "germany": "de", "united states": "us"}
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_FILLING = re.compile(r"\b(?:the|licen[sc]ed?|under|terms of|a|an)\b|https?://")
 _KOGL = re.compile(r"(?:kogl|공공누리|korea open government licen[sc]e)[^0-9]{0,24}?([1-4])")
-_OTHERS: tuple[tuple[str, str], ...] = (
-    (r"apache(?: software)?(?: licen[sc]e)?[ ,-]*(?:v|version )?2(?:\.0)?|apache\.org/licenses/license-2\.0", "Apache-2.0"),
-    (r"\bmit\b(?: licen[sc]e)?|opensource\.org/licenses/mit", "MIT"),
-    (r"bsd[ -]3|3-clause bsd|new bsd|modified bsd", "BSD-3-Clause"),
-    (r"bsd[ -]2|2-clause bsd|simplified bsd|freebsd", "BSD-2-Clause"),
-    (r"odc[ -]by|open data commons attribution", "ODC-By-1.0"),
-    (r"odbl|open database licen[sc]e", "ODbL-1.0"),
-    (r"pddl|public domain dedication and licen[sc]e", "PDDL-1.0"),
-    (r"affero|agpl", "AGPL-3.0-only"),
-    (r"lesser general public|lgpl[ -]*(?:v|version )?3", "LGPL-3.0-only"),
-    (r"(?:gpl|general public licen[sc]e)[ ,-]*(?:v|version )?3", "GPL-3.0-only"),
-    (r"(?:gpl|general public licen[sc]e)[ ,-]*(?:v|version )?2", "GPL-2.0-only"),
-    (r"mozilla|mpl[ -]*2", "MPL-2.0"),
-    (r"open government licen[sc]e[ ,-]*(?:v|version )?3|ogl[ -]*(?:uk[ -]*)?3", "OGL-UK-3.0"),
-    (r"public domain mark", "CC-PDM-1.0"),
-    (r"(?:u\.?s\.?|united states)[ -](?:gov(?:ernment|t)?\b.*|federal .*)?(?:public domain|works?\b)", "LicenseRef-US-Public-Domain"),
-    (r"public domain in the (?:usa|us|united states)|work of the u\.?s\.? government", "LicenseRef-US-Public-Domain"),
-    (r"all rights reserved", "LicenseRef-All-Rights-Reserved"),
+_AMERICA = r"(?:u\.?s\.?a?|united states(?: of america)?)"
+_VERSIONED = r"[ ,-]*(?:v|version )?"
+_OTHERS: tuple[tuple[str, str], ...] = (  # the whole text, but for "the", "license" and what stands in brackets
+    (rf"apache(?: software)?{_VERSIONED}2(?:\.0)?|asl ?2(?:\.0)?", "Apache-2.0"),
+    (r"mit|expat|mit/x11", "MIT"),
+    (r"(?:new |modified |3[- ]clause )?bsd[ -]3(?:[- ]clause)?|(?:new|modified|3[- ]clause) bsd", "BSD-3-Clause"),
+    (r"bsd[ -]2(?:[- ]clause)?|(?:simplified|freebsd|2[- ]clause) bsd", "BSD-2-Clause"),
+    (rf"odc[ -]by{_VERSIONED}(?:1\.0)?|open data commons attribution{_VERSIONED}(?:1\.0)?", "ODC-By-1.0"),
+    (rf"(?:odc[ -])?odbl{_VERSIONED}(?:1\.0)?|(?:open data commons )?open database{_VERSIONED}(?:1\.0)?", "ODbL-1.0"),
+    (r"(?:odc[ -])?pddl|(?:open data commons )?public domain dedication and", "PDDL-1.0"),
+    (rf"(?:gnu )?(?:agpl|affero general public){_VERSIONED}3(?:\.0)?", "AGPL-3.0-only"),
+    (rf"(?:gnu )?(?:lgpl|lesser general public){_VERSIONED}3(?:\.0)?", "LGPL-3.0-only"),
+    (rf"(?:gnu )?(?:gpl|general public){_VERSIONED}3(?:\.0)?", "GPL-3.0-only"),
+    (rf"(?:gnu )?(?:gpl|general public){_VERSIONED}2(?:\.0)?", "GPL-2.0-only"),
+    (rf"(?:mozilla public|mpl){_VERSIONED}2(?:\.0)?", "MPL-2.0"),
+    (rf"(?:open government|ogl)(?: uk)?{_VERSIONED}3(?:\.0)?", "OGL-UK-3.0"),
+    (rf"academic free{_VERSIONED}3(?:\.0)?|afl{_VERSIONED}3(?:\.0)?", "AFL-3.0"),
+    (r"public domain mark(?: 1\.0)?|(?:creative commons )?public domain mark(?: 1\.0)?", "CC-PDM-1.0"),
+    (
+        (
+            rf"(?:work of the )?{_AMERICA}(?: federal)?(?: gov(?:ernment|t)?\.?)?(?: public domain| works?)"
+            rf"|(?:work of the )?{_AMERICA} gov(?:ernment|t)?\.?|public domain in the {_AMERICA}"
+        ),
+        "LicenseRef-US-Public-Domain",
+    ),
+    (r".*all rights reserved.*", "LicenseRef-All-Rights-Reserved"),
     (r"no-cc code", "LicenseRef-PMC-OA-Other"),
+)
+_ADDRESSES = (
+    (r"opensource\.org/licenses?/mit", "MIT"),
+    (r"apache\.org/licenses/license-2\.0", "Apache-2.0"),
+    (r"opendatacommons\.org/licenses/by/", "ODC-By-1.0"),
+    (r"opendatacommons\.org/licenses/odbl/", "ODbL-1.0"),
+    (r"opendatacommons\.org/licenses/pddl/", "PDDL-1.0"),
+)
+_RESTRICTED = re.compile(
+    r"non-?commercial|research (?:use )?only|academic (?:use )?only|not for commercial|비상업|비영리"
 )
 
 
-@cache
+@lru_cache(maxsize=4096)
 def normalised(text: str) -> str | None:
     """Returns the SPDX identifier that a spelling means, or None where it is not certain.
 
     A Creative Commons licence without its version is LicenseRef-CC-BY and the like: all versions have the same terms.
+    Text that names two licences, or a free one and a restriction, is not certain.
     """
     stripped = " ".join(text.split()).strip(" .;,")
-    exact = canonical(stripped)
-    if exact and " " not in exact and terms_of(exact) is not None:
-        return exact
-    plain = stripped.casefold().replace("–", "-").replace("‑", "-").replace("noncommercial", "nc")
-    return _address(plain) or _kogl(plain) or _commons(plain) or _other(plain)
+    if " " not in stripped and terms_of(stripped) is not None:
+        return canonical(stripped)
+    plain = (
+        stripped.casefold()
+        .replace("_", " ")
+        .replace("–", "-")
+        .replace("\u2011", "-")
+        .replace("noncommercial", "non-commercial")
+    )
+    rest = _BRACKETS.sub(" ", plain)
+    found = {name for name in (_address(plain), _kogl(plain), _commons(plain), _other(rest)) if name}
+    exact = {name.rpartition("-")[0] for name in found if name.startswith("CC-BY")}
+    found -= {f"LicenseRef-{family}" for family in exact}  # its address tells the version
+    if len(found) != 1:
+        return None
+    name = found.pop()
+    held = terms_of(name)
+    return None if held and held.commercial and _RESTRICTED.search(plain) else name
+
+
+def as_expression(text: str) -> str:
+    """Returns what a record says of its licence as an SPDX expression where it can be read as one, else as it is."""
+    parts = re.split(r"(\bAND\b|\bOR\b|\bWITH\b|[()])", text)
+    known = all(part.strip() in ("", "AND", "OR", "WITH", "(", ")") or terms_of(part.strip()) for part in parts)
+    return text if known and text.strip() else normalised(text) or text
 
 
 def _address(plain: str) -> str | None:
@@ -78,11 +119,11 @@ def _commons(plain: str) -> str | None:
 
 
 def _from_words(rest: str) -> str | None:
-    words = rest.replace("non-commercial", "nc").replace("non commercial", "nc")
+    words = _BRACKETS.sub(" ", rest).replace("non-commercial", "nc").replace("non commercial", "nc")
     words = re.sub(r"no[ -]?deriv\w*", "nd", words)
     words = re.sub(r"share[ -]?alike", "sa", words)
-    for long, port in _PORTS.items():
-        words = words.replace(long, port)
+    for country, code in _PORTS.items():
+        words = words.replace(country, code)
     parts = [part for part in ("nc", "nd", "sa") if re.search(rf"\b{part}\b", words.replace("_", " "))]
     version, port = _VERSION.search(words), _PORT.search(words)
     return _named(parts, version[1] if version else None, port[1] if port else None)
@@ -98,5 +139,8 @@ def _named(parts: list[str], version: str | None, port: str | None) -> str | Non
 
 
 def _other(plain: str) -> str | None:
-    found = [name for pattern, name in _OTHERS if re.search(pattern, plain)]
-    return found[0] if found else None
+    for address, license_id in _ADDRESSES:
+        if re.search(address, plain):
+            return license_id
+    bare = " ".join(_FILLING.sub(" ", plain).split()).strip(" .,;:-")
+    return next((name for pattern, name in _OTHERS if bare and re.fullmatch(pattern, bare)), None)

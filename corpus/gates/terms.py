@@ -30,9 +30,7 @@ class Terms(BaseModel):
 
 
 def _terms(basis: str, *, allows: str = "cd", dua: str | None = None) -> Terms:
-    return Terms(
-        commercial="c" in allows, derivatives="d" in allows, share_alike="s" in allows, dua=dua, basis=basis
-    )
+    return Terms(commercial="c" in allows, derivatives="d" in allows, share_alike="s" in allows, dua=dua, basis=basis)
 
 
 _PUBLIC = "dedicated to the public domain"
@@ -40,35 +38,38 @@ _PERMISSIVE = "permissive: notices must be kept"
 _ATTRIBUTION = "attribution must be given"
 _COPYLEFT = "copyleft: derived works under the same licence"
 
+_VERSIONS = (("GPL", "1.0 2.0 3.0"), ("LGPL", "2.0 2.1 3.0"), ("AGPL", "1.0 3.0"), ("GFDL", "1.1 1.2 1.3"))
+_GNU = [
+    f"{family}-{version}{ending}"
+    for family, versions in _VERSIONS
+    for version in versions.split()
+    for ending in ("", "-only", "-or-later")
+]
 _FAMILIES: tuple[tuple[str, str, str], ...] = (  # (identifiers, what is allowed, what it rests on)
     ("CC0-1.0 CC-PDDC CC-PDM-1.0 PDDL-1.0 Unlicense 0BSD NIST-PD NIST-PD-fallback WTFPL MIT-0", "cd", _PUBLIC),
     (
-        "MIT ISC Zlib Apache-1.1 Apache-2.0 BSD-1-Clause BSD-2-Clause BSD-3-Clause BSD-4-Clause BSD-2-Clause-Patent "
-        "BSD-3-Clause-Clear BSD-3-Clause-LBNL AFL-1.1 AFL-1.2 AFL-2.0 AFL-2.1 AFL-3.0 BSL-1.0 ECL-2.0 UPL-1.0 NCSA "
-        "PSF-2.0 Python-2.0 Artistic-2.0 PostgreSQL X11 HPND MS-PL W3C W3C-20150513 BlueOak-1.0.0 MulanPSL-2.0 "
-        "CECILL-B curl libpng-2.0 Unicode-DFS-2016 Unicode-3.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0",
+        (
+            "MIT ISC Zlib Apache-1.1 Apache-2.0 BSD-1-Clause BSD-2-Clause BSD-3-Clause BSD-4-Clause "
+            "BSD-2-Clause-Patent BSD-3-Clause-Clear BSD-3-Clause-LBNL AFL-1.1 AFL-1.2 AFL-2.0 AFL-2.1 AFL-3.0 BSL-1.0 "
+            "ECL-2.0 UPL-1.0 NCSA PSF-2.0 Python-2.0 Artistic-2.0 PostgreSQL X11 HPND MS-PL W3C W3C-20150513 "
+            "BlueOak-1.0.0 MulanPSL-2.0 CECILL-B curl libpng-2.0 Unicode-DFS-2016 Unicode-3.0 "
+            "CDLA-Permissive-1.0 CDLA-Permissive-2.0"
+        ),
         "cd",
         _PERMISSIVE,
     ),
     (
-        "ODC-By-1.0 OGL-UK-1.0 OGL-UK-2.0 OGL-UK-3.0 OGL-Canada-2.0 etalab-2.0 NLOD-1.0 NLOD-2.0 DL-DE-BY-2.0 "
-        "DL-DE-ZERO-2.0 LicenseRef-CC-BY",
+        (
+            "ODC-By-1.0 OGL-UK-1.0 OGL-UK-2.0 OGL-UK-3.0 OGL-Canada-2.0 etalab-2.0 NLOD-1.0 NLOD-2.0 DL-DE-BY-2.0 "
+            "DL-DE-ZERO-2.0 LicenseRef-CC-BY"
+        ),
         "cd",
         _ATTRIBUTION,
     ),
     (
-        "ODbL-1.0 CDLA-Sharing-1.0 MPL-1.1 MPL-2.0 EPL-1.0 EPL-2.0 EUPL-1.1 EUPL-1.2 CDDL-1.0 CDDL-1.1 OSL-3.0 LAL-1.3 "
-        "CECILL-2.1 CECILL-C OFL-1.1 LicenseRef-CC-BY-SA "
-        + " ".join(
-            f"{family}-{version}{suffix}"
-            for family, versions in (
-                ("GPL", ("1.0", "2.0", "3.0")),
-                ("LGPL", ("2.0", "2.1", "3.0")),
-                ("AGPL", ("1.0", "3.0")),
-                ("GFDL", ("1.1", "1.2", "1.3")),
-            )
-            for version in versions
-            for suffix in ("", "-only", "-or-later")
+        (
+            "ODbL-1.0 CDLA-Sharing-1.0 MPL-1.1 MPL-2.0 EPL-1.0 EPL-2.0 EUPL-1.1 EUPL-1.2 CDDL-1.0 CDDL-1.1 OSL-3.0 "
+            f"LAL-1.3 CECILL-2.1 CECILL-C OFL-1.1 LicenseRef-CC-BY-SA {' '.join(_GNU)}"
         ),
         "cds",
         _COPYLEFT,
@@ -115,7 +116,6 @@ _AGREEMENTS: tuple[tuple[str, str, str], ...] = (  # (identifiers, what is allow
 )
 
 _CC = re.compile(r"CC-BY(-NC)?(?:-(ND|SA))?-(1\.0|2\.0|2\.1|2\.5|3\.0|4\.0)(-[A-Z]{2,3})?")
-_PERMITTED = re.compile(r"BSD-3-Clause-[A-Za-z0-9.-]+|BSD-2-Clause-[A-Za-z0-9.-]+|MIT-[A-Za-z0-9.-]+")
 
 
 def terms_of(identifier: str) -> Terms | None:

@@ -106,19 +106,15 @@ def _detect(path: Path, options: Options) -> str:
     kind = tables.suffix(path)
     if kind == ".parquet":
         return _detect_table(path, options)
+    if kind in (".json", ".jsonl"):
+        return "bioc" if _is_bioc(path, options) else _detect_table(path, options)
     first = _first_line(path, options)
-    if kind in _XML or first.lstrip().startswith("<"):
+    if kind in _XML or first.lstrip("\ufeff ").startswith("<"):
         return _detect_xml(path)
-    if kind == ".json":
-        return "bioc" if _json_is_bioc(path, options) else _detect_table(path, options)
-    if kind == ".jsonl":
-        value = next((item[1] for item in each(path, encoding=options.encoding) if isinstance(item, tuple)), None)
-        return "bioc" if bioc.is_bioc(value) else _detect_table(path, options)
     if bioc.is_pubtator(first):
         return "pubtator"
-    if iob.is_iob(list(islice(tables.lines(path, encoding=options.encoding), 50))):
-        return "iob"
-    return _detect_table(path, options)
+    is_iob = iob.is_iob(list(islice(tables.lines(path, encoding=options.encoding), 50)))
+    return "iob" if is_iob else _detect_table(path, options)
 
 
 def _detect_xml(path: Path) -> str:
@@ -145,11 +141,13 @@ def _first_line(path: Path, options: Options) -> str:
     return next((line for line in tables.lines(path, encoding=options.encoding) if line.strip("\ufeff \t\r\n")), "")
 
 
-def _json_is_bioc(path: Path, options: Options) -> bool:
-    first = list(islice(items(path, encoding=options.encoding), 16))
+def _is_bioc(path: Path, options: Options) -> bool:
+    if tables.suffix(path) == ".jsonl":
+        lines = each(path, encoding=options.encoding)
+        return bioc.is_bioc(next((item[1] for item in lines if isinstance(item, tuple)), None))
     return any(
         item.key == "passages" or bioc.is_bioc(item.value) or (item.key == "PubTator3" and isinstance(item.value, list))
-        for item in first
+        for item in islice(items(path, encoding=options.encoding), 16)
     )
 
 
@@ -167,7 +165,8 @@ def _rows(path: Path, options: Options) -> Iterator[Row | Reject]:
     """Rows of a table, also of those that stand in one list of a JSON object: {"questions": [...]}."""
     if tables.suffix(path) == ".json":
         held = next(
-            (item for item in islice(items(path, encoding=options.encoding), 8) if _holds_rows(item.key, item.value)), None
+            (item for item in islice(items(path, encoding=options.encoding), 8) if _holds_rows(item.key, item.value)),
+            None,
         )
         if held is not None:
             for number, cells in enumerate(held.value):
@@ -180,25 +179,6 @@ def _holds_rows(key: str | int, value: Any) -> bool:
     return key in _HOLDERS and isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-def _table(path: Path, options: Options, found: str) -> Iterator[Item]:
-    first = options.first_answer
-    if found == "choices" and first is None:
-        first = questions.first_answer(row.cells for row in _rows(path, options) if isinstance(row, Row))
-    asking = questions.Asking(language=options.language, first_answer=first)
-    makers: dict[str, Callable[[Row, _Chosen], Iterator[Record]]] = {
-        "articles": lambda row, _: evidence.article(row, language=options.language),
-        "relations": lambda row, _: evidence.relation(row, language=options.language),
-        "papers": lambda row, _: _paper(row, options),
-        "fields": lambda row, chosen: _generic(row, chosen, options.language),
-    }
-    asks: Callable[[Row, _Chosen], Iterator[Record]] = lambda row, _: iter(
-        (questions.record(row, kind=found, asking=asking),)
-    )
-    yield from tables.records(
-        _rows(path, options), choose=lambda columns: _choose(columns, options), make=makers.get(found, asks)
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
     fields: dict[str, list[str]]
@@ -206,7 +186,27 @@ class _Chosen:
     group: str | None
 
 
-def _choose(columns: list[str], options: Options) -> "_Chosen":
+def _table(path: Path, options: Options, found: str) -> Iterator[Item]:
+    first: int | None = options.first_answer
+    if found == "choices" and first is None:
+        first = questions.first_answer(row.cells for row in _rows(path, options) if isinstance(row, Row))
+    asking = questions.Asking(language=options.language, first_answer=first)
+
+    def ask(row: Row, _: _Chosen) -> Iterator[Record]:
+        yield questions.record(row, kind=found, asking=asking)
+
+    makers: dict[str, Callable[[Row, _Chosen], Iterator[Record]]] = {
+        "articles": lambda row, _: evidence.article(row, language=options.language),
+        "relations": lambda row, _: evidence.relation(row, language=options.language),
+        "papers": lambda row, _: _paper(row, options),
+        "fields": lambda row, chosen: _generic(row, chosen, options.language),
+    }
+    yield from tables.records(
+        _rows(path, options), choose=lambda columns: _choose(columns, options), make=makers.get(found, ask)
+    )
+
+
+def _choose(columns: list[str], options: Options) -> _Chosen:
     return _Chosen(
         fields={
             title: [annotations.find_column(name, columns) for name in as_list(wanted)]
@@ -239,7 +239,9 @@ def _paper(row: Row, options: Options) -> Iterator[Record]:
     papers.refuse_withdrawn(title, said=False, keep=options.retracted)
     if not abstract.strip() or is_missing(abstract):
         raise UnusableError("empty", "must have an abstract, but has none")
-    date = written_date(next((cells[name] for name in ("date", "year", "pubdate", "published") if cells.get(name)), None))
+    date = written_date(
+        next((cells[name] for name in ("date", "year", "pubdate", "published") if cells.get(name)), None)
+    )
     facts = {name: papers.joined(cells.get(name)) for name in ("journal", "keywords")}
     yield papers.record(
         {"title": title, **facts, "published": date},

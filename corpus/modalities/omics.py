@@ -17,6 +17,7 @@ from corpus.tables import group_of
 from slurm.files import digest
 
 SUFFIXES = (".h5ad", ".h5", ".zarr", ".zip", ".tar", ".tgz", ".mtx")
+BESIDE = (".mtx",)  # a matrix is read with the names beside it
 SCALE = "L3"
 SYMBOLS = tags("cell")
 _SEVERAL = " || "
@@ -71,7 +72,7 @@ class Options(modality.Options):
     features: tuple[str, ...] = ("Gene Expression",)
     encoding: Literal["names", "rank", "bins"] = "names"
     medians: str | None = None
-    bins: int = Field(default=51, ge=3, le=1001)
+    bins: int = Field(default=51, ge=3, le=51)
     top_genes: int = Field(default=48, ge=1, le=65_536)
     counts: bool = False
     cellxgene: bool = False

@@ -20,6 +20,7 @@ FOLDERS = (  # a folder that holds one of these is read as one source
         for packed in ("", ".gz")
     ),
 )
+BESIDE = (".csv", ".tsv", ".txt", ".parquet")  # a table is read with those beside it
 SCALE = "L7"
 SYMBOLS = (*tags("patient"), *document.SYMBOLS)
 Options = PatientOptions

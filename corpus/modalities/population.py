@@ -19,7 +19,7 @@ from corpus.tables import Row, TableOptions
 
 SUFFIXES = tables.SUFFIXES
 SCALE = "L7"
-SYMBOLS = tags("population")
+SYMBOLS = (*tags("population"), *document.SYMBOLS)
 _SHARE = 0.9  # of a column's cells that must be numbers; a row with another is refused
 
 

@@ -169,7 +169,9 @@ def _rows(path: Path, options: Options) -> tuple[Iterator[Row | Reject], _Chosen
         if found is not None:
             again = translations.messages(path, encoding=options.encoding) or iter(())
             fields = options.fields or translations.message_fields(again, options.language)
-            return found, _Chosen(fields={key: [str(name) for name in names] for key, names in fields.items()}, group=None)
+            return found, _Chosen(
+                fields={key: [str(name) for name in names] for key, names in fields.items()}, group=None
+            )
     if options.assemble is None:
         return tables.rows(path, options), None
     columns = next((list(row.cells) for row in tables.rows(path, options) if isinstance(row, Row)), [])
@@ -196,10 +198,15 @@ def _translated(row: Row, given: Mapping[str, str], *, group: str | None) -> Ite
         except UnusableError as error:
             yield reject(error, where=f"{row.where}, {language}", excerpt=text[:200])
     together = digest(texts)
-    pair = together if len(texts) > 1 else None
-    shared = {"group": tables.group_of(row.cells, group, default=together), "pair": pair, "where": row.where}
     for language, text in texts.items():
-        yield Record(content={"text": text}, language=language, offsets=row.offsets, **shared)
+        yield Record(
+            content={"text": text},
+            group=tables.group_of(row.cells, group, default=together),
+            language=language,
+            pair=together if len(texts) > 1 else None,
+            where=row.where,
+            offsets=row.offsets,
+        )
 
 
 def _joined(row: Row, columns: list[str], between: str) -> str:

@@ -1,4 +1,4 @@
-"""Trials: registered ones, their subjects (CDISC, any table), patients who look for one; an outcome where it is known."""
+"""Trials: registered ones, their subjects (CDISC, or any table with an outcome), patients who look for one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,7 +48,9 @@ class Options(TableOptions):
         if self.format == "participants" or self.fields or self.outcome:
             lacking = [name for name, value in wanted.items() if not value]
             if lacking:
-                raise ValueError(f"must have study, fields and outcome for participants, but lacks {lacking[0]}; add it")
+                raise ValueError(
+                    f"must have study, fields and outcome for participants, but lacks {lacking[0]}; add it"
+                )
         return self
 
 
@@ -108,7 +110,11 @@ def _choose(found: list[str], options: Options) -> _Chosen:
 
 
 def _record(row: Row, chosen: _Chosen) -> Iterator[Record]:
-    cells = {name: None if value in chosen.missing else value for name, value in row.cells.items()} if chosen.missing else row.cells
+    cells = (
+        {name: None if value in chosen.missing else value for name, value in row.cells.items()}
+        if chosen.missing
+        else row.cells
+    )
     fields = annotations.take(cells, chosen.fields)
     outcome = annotations.take(cells, chosen.outcome)
     if not fields:
@@ -184,7 +190,9 @@ def _studies(path: Path, options: Options) -> Iterator[Item]:
             yield item
             continue
         where, value = item
-        held = [(f"{where}, study {number}", study) for number, study in enumerate(registry_forms.studies(value), start=1)]
+        held = [
+            (f"{where}, study {number}", study) for number, study in enumerate(registry_forms.studies(value), start=1)
+        ]
         yield from papers.records(held, lambda study, place: iter((registry.record(study, place),)), excerpt=str)
 
 
@@ -202,7 +210,8 @@ def _json_studies(path: Path, options: Options) -> Iterator[tuple[str, Any] | Re
 
 
 def _dataset(path: Path, options: Options) -> cdisc.Dataset:
-    kind, shared = tables.suffix(path), {"study": options.study, "domain": options.domain}
+    kind = tables.suffix(path)
+    shared: dict[str, Any] = {"study": options.study, "domain": options.domain}
     if kind == ".xpt":
         return cdisc_files.transport(path, encoding=options.encoding, **shared)
     if kind == ".ndjson" or (kind == ".json" and _is_dataset_json(path, options)):
@@ -222,4 +231,3 @@ def _topics(path: Path, options: Options) -> Iterator[Item]:
         return
     rows = tables.rows(path, options)
     yield from tables.records(rows, choose=tuple, make=lambda row, _: iter((trec.note(row),)))
-

@@ -1,7 +1,9 @@
 """Reading a source in a test, and where real data lies."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,3 +60,28 @@ def real() -> Callable[[str], Path]:
         return found
 
     return real
+
+
+@pytest.fixture(scope="session")
+def write_records() -> Callable[..., None]:
+    """Returns a function that writes texts as prepare writes records: (text, pair) of a stream and split."""
+
+    def write(
+        folder: Path, stream: str, split: str, texts: Iterable[tuple[str, str | None]], source: str = "s"
+    ) -> None:
+        file = folder / "records" / f"{stream}.{split}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        told = {"modality": "text", "scale": "L1", "stream": stream, "source": f"of {stream}", "license": "MIT"}
+        told |= {"language": stream.partition(".")[2]}
+        lines = [
+            {
+                **told,
+                "id": hashlib.sha256(f"{stream}/{split}/{number}".encode()).hexdigest()[:24],
+                "content": {"text": text},
+                **({} if pair is None else {"pair": pair}),
+            }
+            for number, (text, pair) in enumerate(texts)
+        ]
+        file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    return write

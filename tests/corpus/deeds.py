@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.pulse import beat
+from corpus.reading import Reading
+from corpus.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +38,28 @@ def do(deed: Deed) -> None:
 
 
 def _hold() -> None:
-    held = [bytearray(50_000_000) for _ in range(40)]
-    print(len(held))
+    held = [bytearray(50_000_000)]
+    while True:
+        held.append(bytearray(50_000_000))
 
 
 def _beats() -> None:
     for _ in range(8):
-        time.sleep(0.15)
+        time.sleep(0.1)
         beat(5)
 
 
 def _refuse() -> None:
     raise ValueError("must be even, but is odd")
+
+
+class Crashing(Reading):
+    """Reads as prepare does, but for a source named `crash`."""
+
+    def __call__(self, unit: Unit) -> None:
+        if unit.source.name == "crash":
+            ctypes.string_at(0)
+        super().__call__(unit)
 
 
 _KINDS = {

@@ -52,6 +52,5 @@ def test_what_a_node_could_not_do_is_known_to_all(tmp_path: Path) -> None:
 
 def test_waiting_ends_when_the_file_is_there(tmp_path: Path) -> None:
     with _nodes(tmp_path, 0).together():
-        assert (tmp_path / "rank0.pulse").exists() or True
         (tmp_path / "made").touch()
         _nodes(tmp_path, 1).wait_for(tmp_path / "made")

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from corpus import encoder, tokenizer
 from corpus.encoder import Encoder
 from corpus.modalities import molecule, protein, text
-from corpus.symbols import SYMBOL
+from corpus.symbols import END, SYMBOL
 
 SYMBOLS = [*text.SYMBOLS, *protein.SYMBOLS, *molecule.SYMBOLS, "<|gene:HLA-A|>"]
 TEXTS = [
@@ -120,7 +120,7 @@ _ODD = [
     "<|aa:?|>",
     "\n/",
     "<|aa:A",
-    tokenizer.END,
+    END,
 ]
 WRITTEN = st.lists(
     st.sampled_from([*_PIECES, *_WORDS, *_BLANKS, *_BLANKS, *_ODD, *SYMBOLS[:6]]) | st.text(max_size=4), max_size=14

@@ -20,14 +20,33 @@ SEEDS = {
     "a.sdf": b"\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0 0.0 0.0 C   0  0\nM  END\n> <a>\n1\n\n$$$$\n",
     "a.fasta": b">P1 first\nMKTAYI\n>P2\nMK--kt*\n",
     "a.md": "# Fever\n\n열이 난다.\n".encode(),
+    "a.pdb": b"SEQRES   1 A    2  MSE LYS\nATOM      1  CA  LYS A   2       0.000   0.000   0.000  1.00  0.00\n",
+    "a.cif": b"data_x\nloop_\n_entity_poly_seq.entity_id\n_entity_poly_seq.mon_id\n1 GLY\n_struct_asym.id A\n"
+    b"_struct_asym.entity_id 1\n",
+    "variants.tsv": b"variant\tscore\nM1A,K2R\t0.1\np.Thr3Ter\t5\n",
+    "label.xml": b'<document xmlns="urn:hl7-org:v3"><setId root="a"/><component><structuredBody><component><section>'
+    b"<title>Uses</title><text><list><item>a<sup>2</sup></item></list></text></section></component></structuredBody>"
+    b"</component></document>",
+    "fda.json": b'{"results": [{"set_id": "a", "effective_time": "20200101", "purpose": ["x"]},\n'
+    b'{"patient": {"drug": [{"medicinalproduct": "D"}], "reaction": {"reactionmeddrapt": "R"}}}]}',
+    "pairs.tsv": b"smiles\ttarget\tKi (nM)\nCCO\tMKTAYI\t>10\n",
+    "pairs.txt": b"CCO MKTAYIAKQRQISFVKSHFSRQ 1.5\n",
+    "samples.csv": b"ID,TIME,AMT,DV\n1,0,5,.\n1,1,.,<BLQ\n",
+    "atc.csv": b"atc_code,name,level\nA,x,1\nA10,y,2\n",
+    "years.csv": '지역,성별,시점,인구\n서울,남,2020,"1,100"\n'.encode("cp949"),
+    "wide.csv": b"Country Name,Country Code,1990,1991\nKorea,KOR,5,..\n",
     "a.xml": b"<ICD10CM.tabular><diag><name>A00</name><desc>Cholera</desc></diag></ICD10CM.tabular>",
 }
 OPTIONS: dict[str, dict[str, Any]] = {
+    "variants.tsv": {"wild_type": "MKTAY"},
     "trial": {"study": "T", "fields": {"s": "smiles"}, "outcome": {"o": "label"}},
 }
 PAIRS = [
     *(("molecule", name) for name in ("a.csv", "a.tsv", "a.jsonl", "a.json", "a.smi", "a.sdf")),
-    *(("protein", "a.fasta"), ("trial", "a.csv"), ("text", "a.jsonl"), ("text", "a.md"), ("text", "a.xml")),
+    *(("drug", name) for name in ("label.xml", "fda.json", "pairs.tsv", "pairs.txt", "samples.csv", "atc.csv")),
+    *(("protein", name) for name in ("a.fasta", "a.pdb", "a.cif", "variants.tsv")),
+    *(("population", "years.csv"), ("population", "wide.csv")),
+    *(("trial", "a.csv"), ("text", "a.jsonl"), ("text", "a.md"), ("text", "a.xml")),
 ]
 
 
@@ -42,11 +61,11 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "file"), PAIRS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(data=st.data())
 def test_bytes_never_raise_anything_else(name: str, file: str, data: st.DataObject) -> None:
     reader = modality(name)
-    options = reader.Options.model_validate(OPTIONS.get(name, {}))
+    options = reader.Options.model_validate(OPTIONS.get(file) or OPTIONS.get(name, {}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / file
         path.write_bytes(data.draw(damaged(SEEDS[file])))

@@ -8,15 +8,29 @@ from itertools import pairwise
 import pytest
 
 from corpus import document
-from corpus.modalities import guideline, molecule, omics, patient, protein, text, trial
+from corpus.modalities import (
+    drug,
+    guideline,
+    literature,
+    molecule,
+    omics,
+    patient,
+    population,
+    protein,
+    text,
+    trial,
+)
 from corpus.modality import Modality, UnusableError, modalities, modality, reject
 from corpus.symbols import SYMBOL, inside, names, plain, symbol
 
 ALL: dict[str, Modality] = {
+    "drug": drug,
     "guideline": guideline,
+    "literature": literature,
     "molecule": molecule,
     "omics": omics,
     "patient": patient,
+    "population": population,
     "protein": protein,
     "text": text,
     "trial": trial,

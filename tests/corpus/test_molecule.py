@@ -150,3 +150,63 @@ def test_the_demo_solubility_file_is_read_whole(read: Read, real: Callable[[str]
         "(B) medium",
         "(C) high",
     }
+
+
+def test_every_further_column_of_labels_becomes_a_task(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "mol_id,smiles,NR-AR,p_np,active: x,note,InChIKey,dose\n"
+        "1,C,1,0.123456789,True,a,VNWKTOKETHGBQD-UHFFFAOYSA-N,5\n2,CC,,NaN,false,b,,\n3,CCC,0,inf,False,,,6\n"
+    )
+    found = read("molecule", path, tasks="all", properties={"dose in mg": "dose"})
+    assert [record.content["properties"] for record in found.records] == [
+        {"dose in mg": "5", "NR-AR": "1", "p np": "0.123457", "active x": "1"},
+        {"active x": "0"},
+    ]
+    assert found.records[0].ids == ("inchikey:VNWKTOKETHGBQD-UHFFFAOYSA-N",)
+    assert [(item.where, item.code) for item in found.rejects] == [("line 4", "not_finite")]
+
+
+def test_a_named_task_must_be_a_number(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("smiles\tp\tP \nC\t1\t2\nCC\thigh\t3\n")
+    found = read("molecule", path, tasks=["p", 2], ids={"own": "p"})
+    assert [(record.content["properties"], record.ids) for record in found.records] == [
+        ({"p": "1", "P": "2"}, ("own:1",))
+    ]
+    assert found.rejects[0].reason == "p must be a number, but is 'high'"
+
+
+def test_a_table_with_inchi_only_is_one_clear_line(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("name,Standard InChI\nmethane,InChI=1S/CH4/h1H4\n")
+    with pytest.raises(SourceError, match=r"has only InChI \(Standard InChI\); convert it with RDKit"):
+        read("molecule", path)
+    assert read("molecule", path, column=1).codes() == ["inchi"]
+
+
+def test_smi_files_with_extensions(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.smi"
+    path.write_text("CCO |w:1.0| name\nC[C@H](N)O alanine-like\n")
+    found = read("molecule", path, properties={"name": "name"})
+    assert [(item.where, item.code) for item in found.rejects] == [("line 1", "extended")]
+    assert found.records[0].offsets == (17, 41)
+
+
+def test_a_bad_entry_of_an_sd_file_is_named(tmp_path: Path, read: Read) -> None:
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("OCC"))
+    path = tmp_path / "a.sdf"
+    path.write_text(f"{block}> <SOL>\n-3\n\n> <SOL>\n4\n\n$$$$\n{block}> <SOL>\n-3.10\n\n$$$$\n")
+    found = read("molecule", path, tasks="all")
+    assert [(item.where, item.code) for item in found.rejects] == [("entry 1", "property_twice")]
+    assert found.records[0].content["properties"] == {"SOL": "-3.10"}
+
+
+def test_tasks_of_parquet(tmp_path: Path, read: Read) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"smiles": ["C", "CC"], "y": [1.0, None], "z": [True, False]}), path)
+    found = read("molecule", path, tasks="all")
+    assert [record.content["properties"] for record in found.records] == [{"y": "1", "z": "1"}, {"z": "0"}]

@@ -227,6 +227,26 @@ def test_other_releases_and_added_fields_are_read(tmp_path: Path, read: Read) ->
     assert any(note.text.startswith("1 resources are not in every field as R4") for note in found.notes)
 
 
+def test_answers_to_questions_are_told(tmp_path: Path, read: Read) -> None:
+    inner = {
+        "linkId": "2",
+        "text": "How often?",
+        "answer": [{"valueInteger": 3}, {"valueCoding": {"display": "daily"}}],
+    }
+    asked = {
+        "resourceType": "QuestionnaireResponse",
+        "id": "q1",
+        "status": "completed",
+        "subject": ME,
+        "authored": "2012-01-01",
+        "item": [{"linkId": "1", "text": "Pain?", "answer": [{"valueBoolean": True, "item": [inner]}]}],
+    }
+    found = read("patient", bundle(tmp_path / "a.json", PATIENT, asked))
+    assert found.records[0].content["sections"] == [
+        ["2012, age 21, day 0", "questionnaire: Pain?: yes; How often?: 3, daily"]
+    ]
+
+
 def test_korean_histories_are_korean(tmp_path: Path, read: Read) -> None:
     path = bundle(tmp_path / "a.json", PATIENT, condition(code={"text": "본태성 고혈압"}, onsetDateTime="2012"))
     record = read("patient", path).records[0]

@@ -65,7 +65,7 @@ def test_shared_data_is_read(path: str, read: Read, real: Callable[[str], Path])
 @pytest.mark.parametrize(
     ("path", "name", "message"),
     [
-        ("proteins/avgfp.tsv", "protein", "must have a column sequence, seq, proteinsequence or so, but has variant,"),
+        ("proteins/avgfp.tsv", "protein", r"must have sequences, or mutations .*, but has only mutations \(variant\)"),
         ("drug_labels/humira.xml", "text", "must be an ICD-10-CM tabular list, but is <document>; use another format"),
         ("literature_qa/efetch_citation_22663011.xml", "text", "must be XML without a document type, but declares one"),
         ("drug_labels/sections.csv", "molecule", "must have a column molblock, smiles, canonicalsmiles or so"),

@@ -16,12 +16,14 @@ GOOD: dict[str, Any] = {"name": "a", "modality": "molecule", "path": "a.csv", "l
     [
         (
             {"modality": "molecules"},
-            r"modality: must be one of molecule, .*, trial, but is 'molecules'; change it",
+            r"modality: must be one of drug, .*, trial, but is 'molecules'; change it",
         ),
         ({"path": "a.xlsx"}, r"path: must end in \.csv, .*, but is 'a.xlsx'; convert it"),
-        ({"modality": "omics"}, r"path: must end in \.h5ad, \.zip, but is 'a.csv'; convert it"),
-        ({"license": "CC BY 4.0"}, "String should match pattern"),
-        ({"license": ""}, "String should match pattern"),
+        ({"modality": "omics"}, r"path: must end in \.h5ad, .*, but is 'a.csv'; convert it"),
+        ({"date": "March 2021"}, "String should match pattern"),
+        ({"terms": {"commercial": True}}, "Field required"),
+        ({"member": "*.csv"}, r"path: must end in \.zip, .* for member:, but is 'a.csv'; change one"),
+        ({"path": "a.zip", "member": "*.xlsx"}, r"member: must end in \.csv, .*, but is '\*.xlsx'; convert it"),
         ({"name": "Name with blanks"}, "String should match pattern"),
         ({"max_records": 0}, "greater than or equal to 1"),
         ({"sha256": "abc"}, "String should match pattern"),
@@ -32,13 +34,13 @@ GOOD: dict[str, Any] = {"name": "a", "modality": "molecule", "path": "a.csv", "l
             r"options\.encoding: must be an encoding that Python knows",
         ),
         ({"options": {"delimiter": "::"}}, r"options\.delimiter: must string should have at most 1 character"),
-        ({"options": {"zzz": "x"}}, r"options\.zzz: no such option; choose one of column, delimiter, encoding"),
+        ({"options": {"zzz": "x"}}, r"options\.zzz: no such option; choose one of column, delimiter, "),
         (
             {"options": {"header": "perhaps"}},
             r"options\.header: must be a .*, but is 'perhaps'; change it",
         ),
         ({"options": {"properties": {"a:b": "c"}}}, r"options\.properties.*: must .*match pattern"),
-        ({"modality": "trial"}, r"options\.study: must be given, but is not there; add it; options\.fields"),
+        ({"modality": "trial", "options": {"fields": {"a": "b"}}}, r"must have study, fields and outcome .* add it"),
         (
             {"modality": "protein", "options": {"header_pattern": "("}},
             r"options\.header_pattern: must be a regular expression, but missing \), .*; mend '\('$",
@@ -68,6 +70,28 @@ def test_paths_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert list(source.problems(tmp_path)) == []
 
 
+def test_patterns_folders_and_stores_are_found(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv", "c.pdf", "below/d.csv", ".hidden.csv", "store.zarr/0/x.h5ad", "mtx/matrix.mtx"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+
+    def labels(path: str, modality: str = "molecule") -> list[str]:
+        source = Source.model_validate({**GOOD, "modality": modality, "path": path})
+        assert list(source.problems(tmp_path)) == []
+        return [source.label(found, tmp_path) for found in source.files(tmp_path)]
+
+    assert labels("data/*.csv") == ["data/a.csv", "data/b.csv"]
+    assert labels("data/**/*") == ["data/a.csv", "data/b.csv", "data/below/d.csv"]
+    assert labels("data/") == ["data/a.csv", "data/b.csv", "data/below/d.csv"]
+    assert labels("data/a.csv") == ["data/a.csv"]
+    assert labels("data/", "omics") == ["data/mtx/matrix.mtx", "data/store.zarr"]
+    assert labels("data/store.zarr", "omics") == ["data/store.zarr"]
+    for path in ("data/x*.csv", "data/mtx"):
+        (problem,) = Source.model_validate({**GOOD, "path": path}).problems(tmp_path)
+        assert problem.startswith("path: must hold or match a file that molecule reads (.csv, .tsv,")
+        assert problem.endswith(f"but {tmp_path}/{path} does not; mend it")
+
+
 @pytest.mark.parametrize(
     ("spdx", "commercial"),
     [
@@ -78,8 +102,10 @@ def test_paths_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("CC-BY-NC-SA-3.0-IGO", False),
         ("LicenseRef-DrugBank", False),
         ("LicenseRef-MIMIC-DUA", False),
+        ("LicenseRef-Unknown", False),
+        (None, False),
         ("PolyForm-Noncommercial-1.0.0", False),
     ],
 )
-def test_licences_that_forbid_commercial_use_are_flagged(spdx: str, commercial: bool) -> None:
+def test_licences_that_forbid_commercial_use_are_flagged(spdx: str | None, commercial: bool) -> None:
     assert Source.model_validate({**GOOD, "license": spdx}).commercial is commercial

@@ -174,3 +174,56 @@ def test_groups_are_in_one_unicode_form() -> None:
     composed, apart = "환자", "환자"
     assert group_of({"g": composed}, "g", default="-") == group_of({"g": apart}, "g", default="-")
     assert group_of({"g": None}, "g", default="-") == "-"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+def test_rows_say_which_bytes_they_are(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = {
+        "a.csv": 'x,y\r\n\r\n가,"1\n2"\r\nbad\r\nb,c\n',
+        "a.jsonl": '{"x": "가"}\n\nbad\n{"x": "b"}\n',
+        "a.json": '[{"x": "가"}, {"x": 1, "x": 2}, {"x": "b"}]',
+    }[name]
+    path.write_bytes(content.encode())
+    found = [row.offsets for row in _read(path) if isinstance(row, Row)]
+    raw = path.read_bytes()
+    shown = [raw[slice(*offsets)].decode().strip() for offsets in found if offsets]
+    assert (
+        shown
+        == {
+            "a.csv": ['가,"1\n2"', "b,c"],
+            "a.jsonl": ['{"x": "가"}', '{"x": "b"}'],
+            "a.json": ['{"x": "가"}', '{"x": "b"}'],
+        }[name]
+    )
+
+
+def test_a_giant_line_is_rejected_and_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpus.lines.LONGEST", 20)
+    for name, content in (
+        ("a.csv", f"x\n1\n{'2' * 50}\n3\n"),
+        ("a.jsonl", '{"x": "1"}\n"' + "2" * 50 + '"\n{"x": "3"}'),
+    ):
+        path = tmp_path / name
+        path.write_text(content)
+        assert [cells["x"] for cells in _cells(path)] == ["1", "3"]
+        assert _codes(path) == ["too_large"]
+
+
+def test_names_are_compared_in_one_form(tmp_path: Path) -> None:
+    composed, decomposed = "\uac00", "\u1100\u1161"
+    path = tmp_path / "a.csv"
+    path.write_text(f"{composed},{decomposed}\n1,2\n")
+    with pytest.raises(SourceError, match="must name each column once"):
+        _read(path)
+    path.write_text(f"{decomposed}\n1\n")
+    assert _cells(path) == [{composed: "1"}]
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match="must name each column once, but has 'a' twice; rename one"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_an_encoding_that_is_none_of_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be an encoding that Python knows, but is 'base64'; change it"):
+        TableOptions(encoding="base64")

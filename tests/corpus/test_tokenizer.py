@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rdkit import Chem
 from tokenizers import Tokenizer
 
 from corpus import tokenizer as made
@@ -44,6 +45,50 @@ def test_any_text_comes_back(tokenizer: Tokenizer, given_text: str) -> None:
 def test_a_protein_is_one_token_a_letter(tokenizer: Tokenizer, sequence: str) -> None:
     ids = _comes_back(tokenizer, protein.render({"sequence": sequence, "properties": {}}))
     assert len(ids) == len(sequence) + 2
+
+
+_ELEMENTS = ["H", "He", "C", "N", "Sc", "Cs", "Co", "Og", "c", "n", "se", "as", "te", "*", "#118"]
+_CHIRAL = ["", "@", "@@", "@TH1", "@TH2", "@AL1", "@AL2", "@SP1", "@SP3", "@TB1", "@TB20", "@OH1", "@OH30"]
+_ATOM = st.builds(
+    "[{}{}{}{}{}{}]".format,
+    st.sampled_from(["", "1", "13", "238"]),
+    st.sampled_from(_ELEMENTS),
+    st.sampled_from(_CHIRAL),
+    st.sampled_from(["", "H", "H4"]),
+    st.sampled_from(["", "+", "-", "++", "+2", "-15"]),
+    st.sampled_from(["", ":1", ":42"]),
+)
+_BARE = st.sampled_from(["B", "C", "N", "O", "P", "S", "F", "Cl", "Br", "I", "b", "c", "n", "o", "p", "s", "*"])
+_BOND = st.sampled_from(["", "-", "=", "#", "$", ":", "/", "\\", ".", "~", "->", "<-"])
+_RING = st.sampled_from(["", "1", "12", "%10", "%(123)", "=%99"])
+_CHAIN = st.lists(st.builds("{}{}{}".format, _BOND, _ATOM | _BARE, _RING), min_size=1, max_size=9).map("".join)
+_SMILES = st.builds("{}({}){}".format, _CHAIN, _CHAIN, _CHAIN) | _CHAIN
+
+
+@given(smiles=_SMILES)
+def test_all_of_opensmiles_is_one_token_a_glyph(tokenizer: Tokenizer, smiles: str) -> None:
+    written = molecule.render({"smiles": smiles, "properties": {}})
+    ids = _comes_back(tokenizer, written)
+    assert len(ids) == len(molecule.glyphs(smiles)) + 2
+    assert molecule.parse(written)["smiles"] == smiles
+
+
+def test_what_rdkit_writes_is_one_token_a_glyph(tokenizer: Tokenizer) -> None:
+    for given_smiles in (
+        "OC[C@@H](O1)[C@@H](O)[C@H](O)[C@@H](O)[C@H](O)1",
+        "[2H]C([2H])/C=C/c1c[nH]c2ccccc12",
+        "[Cu+2]<-N",
+    ):
+        found = Chem.MolFromSmiles(given_smiles)
+        options = [{}, {"doRandom": True}, {"kekuleSmiles": True}, {"allHsExplicit": True}, {"allBondsExplicit": True}]
+        for smiles in (Chem.MolToSmiles(found, **each) for each in options):
+            _comes_back(tokenizer, molecule.render({"smiles": smiles, "properties": {}}))
+
+
+@pytest.mark.parametrize("smiles", ["C>>O", "CC.O>[Pd]>CO", "C>O>N", "Cé", "C C", "C!C", "[C;H1]", "{C}"])
+def test_what_is_no_opensmiles_has_no_glyphs(smiles: str) -> None:
+    with pytest.raises(UnusableError, match="must be written in OpenSMILES, but is not"):
+        molecule.glyphs(smiles)
 
 
 def test_symbols_and_text_share_no_id(tokenizer: Tokenizer) -> None:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from evaluation import report
+from evaluation.corpora import Contamination, Corpus, Sample, Source
 from evaluation.figures import data_size, duration
 from evaluation.findings import (
     Example,
@@ -15,7 +16,6 @@ from evaluation.findings import (
     Findings,
     Record,
     Score,
-    Source,
     StageRun,
     Stream,
     Training,
@@ -136,8 +136,31 @@ def _findings(text: str = "") -> Findings:
                 duplicates=4,
                 rejects={f"not_parsable{text}": 5, "too_long": 1},
                 notes=[f"a note {text}"],
+                scale="L2",
+                path="data/drugs.csv",
+                terms={"commercial": False, "derivatives": True, "expires": f"2027-01-01{text}"},
+                near_duplicates=7,
+                quarantined=3,
+                contaminated=2,
+                filtered=11,
+                tokens=900,
+                share=0.9,
             )
         ],
+        corpus=Corpus(
+            modalities={"molecule": {"": 500}, f"text{text}": {"en": 300, f"ko{text}": 100}},
+            languages={"en": 300, "ko": 100},
+            scales={f"L2{text}": 500, "L1": 400},
+            personal={f"resident_number{text}": 3},
+            quality={f"repeated_lines{text}": 11},
+            contamination=[Contamination(benchmark=f"kormedmcqa{text}", items=435, found=2, records=2)],
+            crossings=[(f"drugs{text}", f"labels{text}", 4)],
+            phases={f"main{text}": {f"s{text}": 1.0}},
+            padding={f"s{text}": 0.12},
+            chars_per_token={f"s{text}": 3.91},
+            samples=[Sample(stream=f"s{text}", id=f"0a1b{text}", source=f"drugs{text}", text=f"아스피린 {text}")],
+            untold=[f"tokenize's record does not tell phases {text}"],
+        ),
         streams=[
             Stream(name=f"s{text}", train_records=80, valid_records=10, train_tokens=900, valid_tokens=100, weight=1.0)
         ],
@@ -228,9 +251,9 @@ def test_the_same_findings_give_the_same_bytes() -> None:
 def test_figures_have_captions_and_charts_have_titles() -> None:
     page = _Page(report.render(_findings()))
     charts = page.tags.count("svg")
-    assert charts == 2 * 6 + 1  # six figures for a desk and a phone, and one small multiple
+    assert charts == 2 * 8 + 1  # eight figures for a desk and a phone, and one small multiple
     assert page.tags.count("desc") == charts
-    assert page.tags.count("figcaption") == 6
+    assert page.tags.count("figcaption") == 8
 
 
 def test_the_page_says_what_was_found() -> None:
@@ -243,6 +266,15 @@ def test_the_page_says_what_was_found() -> None:
         "A model trained on this data must not be used commercially as it is: drugs does not allow it.",
         "not commercially usable",
         "5 not parsable, 1 too long",
+        "no commercial use, derivatives, until 2027-01-01",
+        "3 with personal data",
+        "7 near",
+        "Personal data: resident number",
+        "In drugs and labels",
+        "kormedmcqa",
+        "Not known: tokenize's record does not tell phases",
+        "아스피린",
+        "holds personal data",
         "That is 21 % (MFU) of the 0.19 TFLOP/s",
         "On every stream, the validation loss ended below the unigram entropy of that stream.",
         "Of 3 benchmarks, the model is better than its baseline on 1, worse on 1, and on 1 the difference",

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from corpus.merging import FILES
 from jobs._journal import Journal, read_entries
 from jobs._run import ROOT, load
-from jobs._stage import Context, Progress, Stage
+from jobs._stage import Context, Outcome, Progress, Stage
 from jobs.prepare import PrepareConfig, run
 from slurm.files import read_json, sha256_file
 from slurm.site import Site
@@ -114,6 +116,58 @@ def test_planning_finds_what_is_not_there(tmp_path: Path) -> None:
     assert list(config.problems(context)) == [
         f"sources.1.path: must be a file, but {tmp_path}/p.fasta is not there; fetch it or mend the path"
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"license": None}, "license: must be given, but is not; find it out or leave the data out"),
+        ({"license": "CC-BY-NC-4.0"}, "license: must allow commercial use, but CC-BY-NC-4.0 does not; leave it out or"),
+        ({"license": "CC-BY-SA-4.0"}, "license: must not bind the result, but CC-BY-SA-4.0 is share-alike; leave it"),
+        ({"license": "CC BY 4.0"}, "license: must be an SPDX expression, but 'CC BY 4.0' goes on after its end; mend"),
+        (
+            {
+                "license": "LicenseRef-Contract",
+                "terms": {"commercial": True, "derivatives": True, "expires": "2026-01-31", "basis": "a contract"},
+            },
+            "license: must be in force on ",
+        ),
+    ],
+)
+def test_a_licence_that_does_not_allow_the_use_is_refused_before_and_while_running(
+    tmp_path: Path, change: dict[str, Any], line: str
+) -> None:
+    good = _config(tmp_path)
+    sources = [good.sources[0].model_dump(), {**good.sources[1].model_dump(), **change}]
+    config = PrepareConfig.model_validate({"sources": sources})
+    (found,) = config.problems(Context(sections={}, root=tmp_path))
+    assert found.startswith(f"sources.1.{line}")
+    with pytest.raises(ValueError, match=re.escape(f"sources.1.{line}")):
+        run(config, _stage(tmp_path / "prepare"))
+
+
+def test_settings_for_sources_that_do_not_exist_are_found(tmp_path: Path) -> None:
+    config = _config(tmp_path, gates={"quality": {"sources": {"mol": ["too_short"]}}})
+    (found,) = config.problems(Context(sections={}, root=tmp_path))
+    assert found.startswith("gates.quality.sources.mol: must be the name of a source, but none has it")
+
+
+def test_several_nodes_write_what_one_writes(tmp_path: Path) -> None:
+    config, results = _config(tmp_path), dict[int, Outcome]()
+    alone = run(config, _stage(tmp_path / "alone"))
+    (tmp_path / "meeting").mkdir()
+
+    def node(rank: int) -> None:
+        stage = replace(_stage(tmp_path / "nodes"), rank=rank, world_size=2, meeting=tmp_path / "meeting")
+        results[rank] = run(config, stage)
+
+    threads = [threading.Thread(target=node, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0].outputs == alone.outputs
+    assert results[1].metrics == {}
 
 
 @pytest.mark.parametrize(

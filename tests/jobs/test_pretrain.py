@@ -219,7 +219,7 @@ def test_a_phase_mixes_what_tokenize_mixes() -> None:
     sections = {"tokenize": TokenizeConfig(vocab_size=704, mixture={"text.ko": 1.0, "protein": 1.0})}
     (first, _) = section.problems(Context(sections=sections, root=ROOT))
     assert first == (
-        "phases.0.mixture.cells: must be a stream that tokenize mixes, text.ko, proteins, but is not; correct the "
+        "phases.0.mixture.omics: must be a stream that tokenize mixes, text.ko, protein, but is not; correct the "
         "name, or add it there"
     )
     assert list(section.problems(Context(sections={}, root=ROOT))) == []

@@ -1,9 +1,7 @@
 """The tokenize stage: from records to committed shards, and what a kill leaves behind."""
 
 import json
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from corpus.encoding import mixture
+from corpus import shardwork
 from corpus.modality import modalities
-from corpus.shards import open_shards
+from corpus.shards import Content, open_shards, write_shard
 from jobs._journal import Journal
 from jobs._run import ROOT
-from jobs._stage import Context, Progress, Stage
+from jobs._stage import STOPPED, Context, Progress, Stage
 from jobs.prepare import PrepareConfig
 from jobs.prepare import run as prepare
+from jobs.pretrain import PretrainConfig
 from jobs.tokenize import TokenizeConfig, run
 from slurm.files import sha256_file
 from slurm.site import Site
@@ -66,7 +65,6 @@ def test_records_become_shards_that_hold_them_all(root: Path) -> None:
     folder = root / "tokenize"
     shards = open_shards(folder)
     assert outcome.outputs == {name: sha256_file(folder / name) for name in outcome.outputs}
-    assert (outcome.metrics["unknown"], outcome.metrics["round_trip_failures"]) == (0, 0)
     assert (shards.vocab_size, outcome.metrics["vocab_size"]) == (704, 704)
     assert set(shards.mixture) == {"protein", "text.en", "text.ko"}
     assert sum(shards.mixture.values()) == pytest.approx(1)
@@ -99,27 +97,45 @@ def test_a_trained_tokenizer_may_be_loaded(root: Path) -> None:
     assert outcome.metrics["vocab_size"] == 768  # 704, rounded up to a multiple of 128
 
 
-def test_a_writer_killed_half_way_leaves_nothing_that_opens(root: Path) -> None:
-    code = """
-import os, signal, sys
-from pathlib import Path
-from corpus.encoding import make_tokenizer, write_shards
+def test_a_run_that_was_stopped_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(CONFIG, _stage(root, "tokenize"))
+    done: list[str] = []
 
-def kill(done, total, note):
-    if done == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def stopping(path: Path, content: Content) -> dict[str, Any]:
+        if len(done) == 3:
+            raise SystemExit(STOPPED)
+        done.append(str(path))
+        return write_shard(path, content)
 
-root = Path(sys.argv[1])
-tokenizer = make_tokenizer(root / "prepare", base=None, vocab_size=704)
-write_shards(root / "prepare", root / "tokenize", tokenizer=tokenizer, shard_tokens=65536, weights=None, progress=kill)
-"""
-    done = subprocess.run([sys.executable, "-c", code, str(root)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert list((root / "tokenize" / ".partial").rglob("zarr.json"))
+    shutil.rmtree(root / "tokenize")
+    monkeypatch.setattr(shardwork, "write_shard", stopping)
+    with pytest.raises(SystemExit, match="85"):
+        run(CONFIG, _stage(root, "tokenize"))
     with pytest.raises(ValueError, match=r"must hold a committed manifest.json, but has none; run tokenize again"):
         open_shards(root / "tokenize")
-    run(CONFIG, _stage(root, "tokenize"))
-    assert len(open_shards(root / "tokenize").stream("protein", "train"))
+    written = {path: Path(path).stat().st_ino for path in done}
+    monkeypatch.setattr(shardwork, "write_shard", write_shard)
+    assert run(CONFIG, _stage(root, "tokenize")).outputs == whole.outputs
+    assert {path: Path(path).stat().st_ino for path in written} == written
+
+
+def test_documents_are_packed_and_mixed_by_phase(root: Path) -> None:
+    settings = {"vocab_size": 704, "pack_length": 32, "upsample": {"ko": 2}, "max_epochs": 4}
+    phases = {"annealing": {"mixture": {"text.ko": 3, "text.en": 1}}}
+    outcome = run(TokenizeConfig.model_validate({**settings, "phases": phases}), _stage(root, "tokenize"))
+    shards = open_shards(root / "tokenize")
+    assert shards.pack_length == 32
+    table = outcome.details["streams"]
+    assert all(len(shards.stream(name, "train")) % 32 == 0 for name in table)
+    assert 0 < table["text.ko"]["padding"] < 0.3
+    told = outcome.details["phases"]
+    assert told["main"]["max_epochs"] == 4
+    assert told["main"]["mixture"]["text.ko"] > told["main"]["mixture"]["text.en"] > 0
+    assert told["annealing"] == {"mixture": {"text.ko": 0.75, "text.en": 0.25}, "max_epochs": None, "notes": []}
+    sources = outcome.details["sources"]
+    assert sum(source["share"] for source in sources.values()) == pytest.approx(1)
+    assert sources["p"]["tokens"] == outcome.details["languages"]["none"] == outcome.details["scales"]["L3"]
+    assert sum(source["tokens"] for source in sources.values()) == outcome.metrics["tokens"]
 
 
 def test_a_tokenizer_that_loses_text_is_refused(root: Path) -> None:
@@ -131,15 +147,6 @@ def test_a_tokenizer_that_loses_text_is_refused(root: Path) -> None:
         run(TokenizeConfig(tokenizer=str(root / "lossy.json")), _stage(root, "tokenize"))
 
 
-def test_the_mixture_is_by_the_root_of_the_tokens_or_as_asked() -> None:
-    tokens = {"a": 10_000, "b": 100, "c": 0}
-    assert mixture(tokens, None) == pytest.approx({"a": 10 / 11, "b": 1 / 11})
-    assert mixture(tokens, {"a": 1, "b": 3}) == {"a": 0.25, "b": 0.75}
-    assert mixture(tokens, {"a": 1, "b": 0}) == {"a": 1}
-    with pytest.raises(ValueError, match=r"^tokenize.mixture: must name streams of a, b, but has c, d; change it$"):
-        mixture(tokens, {"c": 1, "d": 1})
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -147,6 +154,11 @@ def test_the_mixture_is_by_the_root_of_the_tokens_or_as_asked() -> None:
         ({"vocab_size": 100}, "greater than or equal to 512"),
         ({"vocab_size": 512, "shard_tokens": 70_000}, "multiple of 65536"),
         ({"vocab_size": 512, "mixture": {"a": -1}}, "greater than or equal to 0"),
+        ({"vocab_size": 512, "phases": {"main": {}}}, "phases.main: must not be given, as the section itself is that"),
+        (
+            {"vocab_size": 512, "phases": {"late": {"mixture": {"a": 1}, "temperature": 1}}},
+            "temperature: must be left out",
+        ),
         ({"vocab_size": 512, "mixture": {"a": 0}}, "mixture: must have a weight above 0, but has none; add one"),
     ],
 )
@@ -156,10 +168,18 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 
 def test_planning_finds_what_is_not_there(tmp_path: Path) -> None:
-    config = TokenizeConfig(tokenizer="nowhere", mixture={"text.en": 1, "genes": 1})
-    context = Context(sections={}, root=tmp_path)
+    given = {"tokenizer": "nowhere", "genes": "genes.csv", "mixture": {"text.en": 1, "genes": 1}, "pack_length": 64}
+    config = TokenizeConfig.model_validate({**given, "phases": {"late": {"upsample": {"genes": 2}}}})
+    training = PretrainConfig(model="demo", seq_length=128, global_batch_size=4, train_iters=4, lr=0.1)
     known = ", ".join(modalities())
-    assert list(config.problems(context)) == [
+    assert list(config.problems(Context(sections={"pretrain": training}, root=tmp_path))) == [
         f"tokenizer: must be a tokenizer.json or its folder, but {tmp_path}/nowhere is not there; mend the path",
+        f"genes: must be a table of genes, but {tmp_path}/genes.csv is not there; mend the path",
         f"mixture.genes: must be a modality of {known}, with .en or so for text, but is not; change it",
+        f"phases.late.upsample.genes: must be a stream, a language or a modality of {known}, but is not; change it",
+        (
+            "pack_length: must be pretrain.seq_length 128, or windows would cut what was packed, but is 64; make them "
+            "equal, or leave it out"
+        ),
     ]
+    assert "pack_length" not in "".join(config.problems(Context(sections={}, root=tmp_path)))

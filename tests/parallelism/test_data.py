@@ -39,7 +39,9 @@ def order(sizes: dict[str, int], *, seed: int = 1) -> Order:
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
 @settings(deadline=None, max_examples=50)
 def test_a_permutation_visits_everything_once(size: int, key: int) -> None:
-    assert {permute(number, size=size, key=key) for number in range(size)} == set(range(size))
+    found = [permute(number, size=size, key=key) for number in range(size)]
+    assert set(found) == set(range(size))
+    assert permute_all(np.arange(size), size=size, key=key).tolist() == found
 
 
 def test_permutations_of_two_keys_differ_and_leave_no_order() -> None:
