@@ -2,8 +2,8 @@
 
     python benchmarks/cell_peers.py LOADER STORE BATCH SECONDS TOKENIZE
 
-LOADER is medscale, annbatch, scdataset, scdataset-2 (with two workers) or h5ad; TOKENIZE is none, usual (as users of rank values write
-it) or ours (corpus/cellrank.py). Prints cells a second over SECONDS, behind a pass that warms up.
+LOADER is medscale, annbatch, scdataset, scdataset-2 (with two workers) or h5ad; TOKENIZE is none, usual (as users of
+rank values write it) or ours (corpus/cellrank.py). Prints cells a second over SECONDS, behind a pass that warms up.
 """
 
 import json
@@ -67,8 +67,8 @@ def h5ad(path: Path, batch: int) -> Iterator[Any]:
 
 def usual(rows: Any, tokens: Any) -> Any:
     """Rank values cell by cell, as Geneformer's tokenizer does."""
-    found = np.zeros((rows.shape[0], LENGTH), dtype=np.int64)
-    for row in range(rows.shape[0]):
+    found = np.zeros((len(rows.indptr) - 1, LENGTH), dtype=np.int64)
+    for row in range(len(found)):
         part = slice(rows.indptr[row], rows.indptr[row + 1])
         order = np.argsort(-rows.data[part], kind="stable")
         ranked = tokens[rows.indices[part][order]][:LENGTH]
@@ -99,7 +99,30 @@ def medscale(path: Path, batch: int, *, copied: bool) -> Iterator[Any]:
         yield split.take(positions) if copied else split.view(positions)
 
 
+def build(kind: str, source: Path, folder: Path) -> None:
+    """Builds the store of a loader from an h5ad."""
+    if kind == "annbatch":
+        import zarr
+        from annbatch import DatasetCollection
+
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+        DatasetCollection(folder).add_adatas([source], shuffle=True)
+        return
+    from corpus.cellbuild import build as build_store
+    from corpus.cellmatrix import Request
+    from corpus.cellplan import CellSource, StorePlan
+    from corpus.workers import Crew
+
+    request = Request(path=source, same_names=True)
+    order: Any = "rank" if kind == "medscale-ranked" else "gene"
+    plan = StorePlan(sources=(CellSource(name="cells", request=request),), order=order, valid_fraction=0.001)
+    build_store(plan, folder, crew=Crew(isolate=False))
+
+
 def main() -> None:
+    if sys.argv[1] == "build":
+        build(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+        return
     loader, path, tokenize = sys.argv[1], Path(sys.argv[2]), sys.argv[5]
     batch, seconds = int(sys.argv[3]), float(sys.argv[4])
     batches = {

@@ -43,8 +43,8 @@ def documents(size: int, *, seed: int = 0) -> Iterator[tuple[str, str]]:
             yield language, varied
 
 
-def write(folder: Path, size: int) -> dict[str, int]:
-    """Writes text.0.jsonl and text.1.jsonl, for two workers, text.jsonl, and records; returns what there is."""
+def write(folder: Path, size: int, *, only_records: bool = False) -> dict[str, int]:
+    """Writes records, and the same texts to text.jsonl and, for two workers, halves/; returns what there is."""
     (folder / "records").mkdir(parents=True, exist_ok=True)
     (folder / "halves").mkdir(exist_ok=True)
     counts = {"documents": 0, "bytes": 0}
@@ -53,7 +53,7 @@ def write(folder: Path, size: int) -> dict[str, int]:
     files = {name: (folder / name).open("w") for name in names}
     for number, (language, text) in enumerate(documents(size)):
         line = json.dumps({"text": text, "id": str(number)}, ensure_ascii=False) + "\n"
-        for name in ("text.jsonl", f"halves/{number % 2}.jsonl"):
+        for name in () if only_records else ("text.jsonl", f"halves/{number % 2}.jsonl"):
             files[name].write(line)
         files[f"records/text.{language}.train.jsonl"].write(
             json.dumps(_record(text, language), ensure_ascii=False) + "\n"

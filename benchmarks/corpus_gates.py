@@ -106,7 +106,7 @@ def _personal(data: Path) -> Iterator[str]:
     yield "## Personal data: false positives\n"
     yield (
         "Every file of the shared data as raw text; of one that is no text, its strings. Numbers are all kinds but "
-        "those of the last column. None should be there but the social security numbers of synthetic patients (999-..). "
+        "those of the last column. None should be there but the social security numbers of synthetic patients. "
         "E-mail addresses, phones and titled names were looked at in part: they are real.\n"
     )
     counted = {path: _kinds(path) for path in sorted(data.rglob("*")) if path.is_file()}
@@ -331,7 +331,7 @@ def _speed(data: Path) -> Iterator[str]:
     sizes = [f"{sum(map(len, texts)) / len(texts):,.0f}" for texts in (articles, questions, documents)]
     head = ("", f"articles ({sizes[0]} letters)", f"questions ({sizes[1]})", f"Korean news ({sizes[2]})")
     yield _table(head, rows)
-    yield "The last row is given its shingles' hashes and computes the same 128 values.\n"
+    yield "The last row makes the same 128 values with datasketch's loop, from shingles of one text at a time.\n"
 
 
 def _rate(run: Callable[[list[str]], object], texts: list[str]) -> float:

@@ -11,6 +11,7 @@ with the same token. Ours also writes the tags of a text, 2 tokens a document, a
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -171,9 +172,9 @@ def write(documents: Path, out: Path, tokenizer: Path, *, workers: int, checked:
     write_shards(documents, out, tokenizer=tokenizers.load(tokenizer), shaping=Shaping(), crew=crew)
 
 
-def prepared(folder: Path, megabytes: int) -> Path:
+def prepared(folder: Path, megabytes: int, *, only_records: bool = False) -> Path:
     """Writes the documents of a size."""
-    counts = corpus_documents.write(folder, megabytes * 1_000_000)
+    counts = corpus_documents.write(folder, megabytes * 1_000_000, only_records=only_records)
     (folder / "counts.json").write_text(json.dumps(counts))
     (folder / "whole").mkdir()
     (folder / "whole" / "text.jsonl").symlink_to(folder / "text.jsonl")
@@ -219,21 +220,19 @@ def compare(tools: Mapping[str, Run], documents: Path, *, workers: int, rounds: 
     return found
 
 
-def row(name: str, size: int, workers: int, found: Sequence[Figures], *, best: float) -> str:
-    """Returns a line of the table; `best` is the MB/s of ours."""
-    seconds, used = (statistics.median(getattr(each, key) for each in found) for key in ("seconds", "cpu_seconds"))
-    rate, peak = size / 1e6 / seconds, max(each.peak_mb for each in found)
-    tokens = found[0].tokens
-    cells = [
-        f"{size / 1e6:,.0f}",
-        str(workers),
-        name,
-        f"{seconds:,.1f}",
-        f"{rate:,.1f}",
-        f"{tokens / seconds / 1e6:,.2f}",
-    ]
-    cells += [f"{used:,.1f}", f"{peak:,.0f}", "" if rate == best else f"{best / rate:,.1f}x"]
+def row(name: str, size: int, workers: int, found: Sequence[Figures], *, best: tuple[float, float]) -> str:
+    """Returns a line of the table; `best` is (seconds, CPU seconds) of ours."""
+    seconds, used = middle(found)
+    peak, tokens = max(each.peak_mb for each in found), found[0].tokens
+    cells = [f"{size / 1e6:,.0f}", str(workers), name, f"{seconds:,.1f}", f"{size / 1e6 / seconds:,.1f}"]
+    cells += [f"{tokens / seconds / 1e6:,.2f}", f"{used:,.1f}", f"{peak:,.0f}"]
+    cells += ["", ""] if best == (seconds, used) else [f"{seconds / best[0]:,.1f}x", f"{used / best[1]:,.1f}x"]
     return f"| {' | '.join(cells)} |"
+
+
+def middle(found: Sequence[Figures]) -> tuple[float, float]:
+    """Returns the medians of seconds and CPU seconds."""
+    return statistics.median(each.seconds for each in found), statistics.median(each.cpu_seconds for each in found)
 
 
 def main() -> None:
@@ -243,7 +242,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         folders = {size: prepared(Path(scratch) / f"{size}", size) for size in (given.megabytes, 10 * given.megabytes)}
-        parts = []
+        parts = [_alone(given, Path(scratch))] if given.alone else []
         for title, tools in _contests(given, Path(scratch)):
             lines = [f"{title}\n", _HEAD]
             for megabytes, documents in folders.items():
@@ -270,20 +269,28 @@ def _contests(given: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, d
         yield "GPT-2's tokenizer and our symbols:", {"medscale": ours(other), "preprocess_data_fast.py": fast}
 
 
+def _alone(given: argparse.Namespace, scratch: Path) -> str:
+    documents = prepared(scratch / "alone", given.alone, only_records=True)
+    tools = {"medscale": ours(trained(scratch / "large", given.vocab_size))}
+    lines = _rows(tools, documents, rounds=1, numbers=given.numbers)
+    shutil.rmtree(documents)
+    return "\n".join(["Ours alone, with more:\n", _HEAD, *lines])
+
+
 def _rows(tools: Mapping[str, Run], documents: Path, *, rounds: int, numbers: Sequence[int]) -> list[str]:
     size = json.loads((documents / "counts.json").read_text())["bytes"]
     lines = []
     for workers in numbers:
         alone = {name: run for name, run in tools.items() if workers == 1 or name != _UNCHECKED}
         found = compare(alone, documents, workers=workers, rounds=rounds)
-        best = size / 1e6 / statistics.median(each.seconds for each in found["medscale"])
+        best = middle(found["medscale"])
         lines += [row(name, size, workers, each, best=best) for name, each in found.items()]
     return lines
 
 
 _HEAD = (
-    "| MB of text | workers | | s | MB/s | M tokens/s | CPU s | peak MB | medscale is faster by |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+    "| MB of text | workers | | s | MB/s | M tokens/s | CPU s | peak MB | its time / ours | CPU time |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -295,6 +302,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--vocab-size", type=int, default=32_000)
     parser.add_argument("--megabytes", type=int, default=20, help="of text; ten times as much is done too")
+    parser.add_argument("--alone", type=int, help="megabytes that only ours reads, to show that memory stays flat")
     parser.add_argument("--rounds", type=int, default=3, help="of the small size; the large is done once")
     parser.add_argument("--numbers", type=int, nargs="+", default=[1, 2], help="of workers")
     parser.add_argument("--update-docs", action="store_true")

@@ -13,6 +13,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,26 @@ def of_sources(sources: list[Source], root: Path) -> Iterator[Seed]:
     """Yields a shrunken seed of every source's first file."""
     for source in sources:
         for path in source.files(root)[:1]:
-            data = shrunken(path.name, path.read_bytes())
-            if data is not None:
-                yield Seed(modality=source.modality, name=path.name, data=data, options=dict(source.options))
+            name, data = _packed(path, source.member)
+            small = shrunken(name, data)
+            if small is not None:
+                options = source.read_options().model_dump(mode="json", exclude_unset=True)
+                yield Seed(modality=source.modality, name=name, data=small, options=options)
+
+
+def _packed(path: Path, member: str | None) -> tuple[str, bytes]:
+    """Returns one file of a source: a folder as a zip, the first member of an archive that is meant."""
+    if path.is_dir():
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for file in sorted(path.rglob("*")):
+                archive.writestr(str(file.relative_to(path)), file.read_bytes())
+        return f"{path.name}.zip", out.getvalue()
+    if member is None:
+        return path.name, path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        inner = next(name for name in archive.namelist() if fnmatch(name, member))
+        return Path(inner).name, archive.read(inner)
 
 
 def shrunken(name: str, data: bytes) -> bytes | None:
@@ -57,6 +75,13 @@ def shrunken(name: str, data: bytes) -> bytes | None:
 
 def _lines(data: bytes) -> bytes:
     return b"".join(data.splitlines(keepends=True)[:LINES])
+
+
+def _pdb(data: bytes) -> bytes:
+    wanted = (b"HEADER", b"TITLE", b"COMPND", b"SEQRES", b"DBREF")
+    lines = data.splitlines(keepends=True)
+    atoms = [line for line in lines if line.startswith(b"ATOM")]
+    return b"".join([line for line in lines if line.startswith(wanted)] + atoms[:60]) + b"END\n"
 
 
 def _jsonl(data: bytes) -> bytes:
@@ -136,7 +161,7 @@ _SHRINK: dict[str, Callable[[bytes], bytes | None]] = {
     ".json": _json,
     ".xml": _xml,
     ".parquet": _parquet,
-    ".pdb": lambda data: b"".join(data.splitlines(keepends=True)[:120]),
+    ".pdb": _pdb,
     ".zip": _zip,
 }
 
@@ -207,3 +232,88 @@ def korean() -> Iterator[Seed]:
         yield Seed(modality="text", name="ko.csv", data=out.getvalue().encode(encoding))
         prose = f"{rows[1][1]}\n\n환자는 열이 난다.{os.linesep}"
         yield Seed(modality="text", name="ko.txt", data=prose.encode(encoding), options={"language": "ko"})
+
+
+def small() -> Iterator[Seed]:
+    """Yields formats of which no real file is at hand, in their smallest form."""
+    for modality, name, text, options in _SMALL:
+        yield Seed(modality=modality, name=name, data=text.strip().encode() + b"\n", options=options)
+
+
+_TMX = """<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body>
+<tu><tuv xml:lang="en"><seg>The heart pumps blood.</seg></tuv>
+<tuv xml:lang="ko"><seg>심장은 혈액을 보낸다.</seg></tuv></tu>
+<tu><tuv xml:lang="en"><seg>Fever</seg></tuv><tuv xml:lang="ko"><seg>열</seg></tuv></tu></body></tmx>"""
+_PUBMED = """<?xml version="1.0"?>
+<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><DateRevised><Year>2020
+</Year><Month>01</Month><Day>02</Day></DateRevised><Article><Journal><JournalIssue><PubDate><Year>2019</Year></PubDate>
+</JournalIssue><Title>J</Title></Journal><ArticleTitle>On fever</ArticleTitle><Abstract><AbstractText Label="AIM">To
+know.</AbstractText><AbstractText>Fever falls.</AbstractText></Abstract><Language>eng</Language></Article>
+<MeshHeadingList><MeshHeading><DescriptorName>Fever</DescriptorName></MeshHeading></MeshHeadingList></MedlineCitation></PubmedArticle>
+</PubmedArticleSet>"""
+_NDJSON = """
+{"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1970-02-03"}
+{"resourceType": "Condition", "id": "c1", "subject": {"reference": "Patient/p1"}, "onsetDateTime": "2001-05-06", \
+"code": {"coding": [{"system": "http://snomed.info/sct", "code": "386661006", "display": "Fever"}]}}
+{"resourceType": "Observation", "id": "o1", "status": "final", "subject": {"reference": "Patient/p1"}, \
+"effectiveDateTime": "2001-05-06", "code": {"text": "Body temperature"}, \
+"valueQuantity": {"value": 39.1, "unit": "Cel"}}
+"""
+_MOL = """
+water
+  made
+
+  0  0  0     0  0            999 V3000
+M  V30 BEGIN CTAB
+M  V30 COUNTS 2 1 0 0 0
+M  V30 BEGIN ATOM
+M  V30 1 C 0 0 0 0
+M  V30 2 O 1.2 0 0 0
+M  V30 END ATOM
+M  V30 BEGIN BOND
+M  V30 1 1 1 2
+M  V30 END BOND
+M  V30 END CTAB
+M  END
+> <logS>
+-0.77
+
+$$$$
+"""
+_CIF = """
+data_1ABC
+loop_
+_pdbx_poly_seq_scheme.asym_id
+_pdbx_poly_seq_scheme.entity_id
+_pdbx_poly_seq_scheme.seq_id
+_pdbx_poly_seq_scheme.mon_id
+_pdbx_poly_seq_scheme.pdb_strand_id
+A 1 1 MET A
+A 1 2 LYS A
+A 1 3 THR A
+#
+"""
+_DATASET = """
+{"datasetJSONVersion": "1.1.0", "itemGroupOID": "IG.DM", "name": "DM", "label": "Demographics", "records": 1, "columns":
+[{"itemOID": "IT.STUDYID", "name": "STUDYID", "label": "Study", "dataType": "string"},
+{"itemOID": "IT.USUBJID", "name": "USUBJID", "label": "Subject", "dataType": "string"},
+{"itemOID": "IT.AGE", "name": "AGE", "label": "Age", "dataType": "integer"}], "rows": [["S1", "S1-01", 63]]}
+"""
+_TOPICS = "<topics task='2021'><topic number='1'>A 45-year-old man with fever and cough for two weeks.</topic></topics>"
+_GUIDE = "# 고혈압 진료지침\n\n## 1. 진단\n\n혈압을 두 번 잰다. (권고등급 A)\n\n## 2. 치료\n\n약을 쓴다.\n"
+_ICD = "<ICD10CM.tabular><diag><name>A00</name><desc>Cholera</desc></diag></ICD10CM.tabular>"
+_DMS = "mutant,mutated_sequence,DMS_score\nK2R,MRTAYIAKQR,0.5\nT3S,MKSAYIAKQR,-1.25\n"
+_SMALL: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("text", "pairs.tmx", _TMX, {}),
+    ("text", "icd.xml", _ICD, {}),
+    ("literature", "set.xml", _PUBMED, {}),
+    ("patient", "bulk.ndjson", _NDJSON, {}),
+    ("molecule", "new.sdf", _MOL, {"tasks": "all"}),
+    ("molecule", "names.smi", "CCO ethanol\n[Na+].[Cl-] salt\nC[C@H](N)C(=O)O alanine", {}),
+    ("protein", "one.cif", _CIF, {}),
+    ("protein", "dms.csv", _DMS, {}),
+    ("protein", "gene.fna", ">g1 a gene\nATGGCCATTGTAATGGGCCGC\n", {"alphabet": "dna"}),
+    ("trial", "dm.json", _DATASET, {}),
+    ("trial", "topics.xml", _TOPICS, {}),
+    ("guideline", "guide.md", _GUIDE, {"language": "ko"}),
+]

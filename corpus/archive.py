@@ -230,6 +230,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+            raise
         told = f"{path.name} must be a whole archive, but {str(error)[:200] or type(error).__name__}; fetch it again"
         raise SourceError("damaged", told) from error

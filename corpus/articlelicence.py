@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from corpus.gates.spellings import normalised
-from corpus.xmlfile import attribute, child, name, plain
+from corpus.xmlfile import attribute, child, name, plain, within
 
 UNKNOWN = "LicenseRef-PMC-OA-Other"  # it states something that no rule can decide on, so not what its source allows
 _LONGEST = 4000  # characters of a statement
@@ -24,7 +24,7 @@ def licence_of(meta: Any) -> str | None:
         return None
     held = child(meta, "permissions")
     held = meta if held is None else held
-    licences = [part for part in held.iter() if name(part) in ("license", "licence", "license_ref")]
+    licences = within(held, "license", "licence", "license_ref")
     found = (normalised(text[:_LONGEST]) for text in _statements(held, licences) if text.strip())
     return next((licence for licence in found if licence), UNKNOWN if licences else None)
 
@@ -34,8 +34,8 @@ def _statements(held: Any, licences: list[Any]) -> Iterator[str]:
     for part in licences:
         yield attribute(part, "href")
         yield plain(part) if name(part) == "license_ref" else ""
-    yield from (attribute(link, "href") for part in licences for link in part.iter() if name(link) == "ext-link")
+    yield from (attribute(link, "href") for part in licences for link in within(part, "ext-link"))
     for part in licences:
         yield attribute(part, "license-type")
         yield plain(part)
-    yield from (plain(part) for part in held.iter() if name(part) == "copyright-statement")
+    yield from (plain(part) for part in within(held, "copyright-statement"))

@@ -168,7 +168,7 @@ def _owner(cells: Mapping[str, Any], owner: str) -> str:
     subject = _text(cells.get(owner))
     if not subject:
         raise UnusableError("no_subject", f"must have {owner}, but it is missing")
-    return subject
+    return clean_line(subject)
 
 
 def _about(cells: Mapping[str, Any], dataset: Dataset) -> dict[str, str]:

@@ -92,6 +92,10 @@ def _require_one_table(path: Path) -> None:
         while block := file.read(1 << 20):
             tables += (rest + block).count(_MEMBER)
             rest = block[-len(_MEMBER) + 1 :]
+    _require_one(tables)
+
+
+def _require_one(tables: int) -> None:
     if tables > 1:
         raise SourceError("many_tables", f"must hold one table, but holds {tables}; write each to a file of its own")
 
@@ -141,7 +145,9 @@ def dataset_json(path: Path, *, encoding: str | None, study: str | None, domain:
         found = as_dict(load(path, encoding=encoding))
         held = as_dict(found.get("clinicalData") or found.get("referenceData"))
         if held:  # version 1.0
-            found = next(iter(as_dict(held.get("itemGroupData")).values()), {})
+            groups = as_dict(held.get("itemGroupData"))
+            _require_one(len(groups))
+            found = as_dict(next(iter(groups.values()), {}))
         given = as_list(found.get("rows") or found.get("itemData"))
         rows = iter([(f"row {number}", row) for number, row in enumerate(given, start=1)])
     columns = dicts(found.get("columns") or found.get("items"))

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from corpus.cellparts import Gather, Scatter, part, shard_folder
-from corpus.cellplan import StorePlan, chunks, describe, layout, read_survey, shard_units, survey, vocabulary
+from corpus.cellplan import (
+    StorePlan,
+    chunks,
+    describe,
+    layout,
+    read_survey,
+    shard_units,
+    source_digest,
+    survey,
+    vocabulary,
+)
 from corpus.cellstore import FORMAT, GENES, MANIFEST
 from corpus.records import SPLITS
 from corpus.workers import Crew, run_units
@@ -53,6 +63,9 @@ def build(
         ValueError: a source cannot be used, or took its readers along.
     """
     parts, apart = folder / "parts", _inline(crew) if apart is None else apart
+    committed = _committed(plan, folder)
+    if committed is not None:
+        return committed
     _begin(plan, folder, parts)
 
     def run(units: Any, work: Any, committed: Callable[[Any], bool], name: str) -> None:
@@ -95,7 +108,7 @@ def _inline(crew: Crew) -> bool:
 
 def _begin(plan: StorePlan, folder: Path, parts: Path) -> None:
     """Keeps what an equal plan began; a part of a file that has changed since is told by the survey's digest."""
-    begun = folder / "plan.json"
+    begun = parts / "plan.json"
     wanted = {"plan": plan.digest(), "files": [_stamp(source.request.path) for source in plan.sources]}
     if begun.is_file() and read_json(begun) == wanted:
         return
@@ -103,6 +116,16 @@ def _begin(plan: StorePlan, folder: Path, parts: Path) -> None:
         shutil.rmtree(name, ignore_errors=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     write_json(begun, wanted)
+
+
+def _committed(plan: StorePlan, folder: Path) -> dict[str, Any] | None:
+    """Returns the manifest of an equal plan of equal files."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    manifest = read_json(folder / MANIFEST)
+    files = [source_digest(source.request.path) for source in plan.sources]
+    same = manifest["plan"] == plan.digest() and [told["sha256"] for told in manifest["sources"]] == files
+    return dict(manifest) if same else None
 
 
 def _stamp(path: Path) -> list[list[Any]]:

@@ -176,11 +176,11 @@ class Gather:
         cells = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
         found, order = self._ordered(cells)
         group = zarr.create_group(folder, zarr_format=3)
-        write_array(group, "indptr", found.indptr, chunk=ROWS)
+        write_array(group, "indptr", values=found.indptr, chunk=ROWS)
         for name, values in (("genes", found.genes), ("values", found.values)):
-            write_array(group, name, values, chunk=_chunk(len(values)))
+            write_array(group, name, values=values, chunk=_chunk(len(values)))
         for name in ("sources", "rows", *(f"label.{label}" for label in self.plan.labels)):
-            write_array(group, name, cells[name][order], chunk=ROWS)
+            write_array(group, name, values=cells[name][order], chunk=ROWS)
         beat(len(order))
         files = sha256_files(folder)
         for name in files:

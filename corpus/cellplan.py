@@ -38,6 +38,7 @@ class StorePlan:
         values: counts (uint16; a fraction or more than 65,535 is refused) or floats (float32).
         order: gene (ascending ids) or rank (highest first), which tokens by rank are read from without sorting.
         medians: gene -> median, for rank; genes that have none are left out.
+        genes: those to keep; all where none are given.
         shard_cells: cells of a shard, about: rejects leave gaps.
         chunk_cells: cells that are read at a time.
     """
@@ -50,6 +51,7 @@ class StorePlan:
     values: Literal["counts", "floats"] = "counts"
     order: Literal["gene", "rank"] = "gene"
     medians: tuple[tuple[str, float], ...] = ()
+    genes: tuple[str, ...] = ()
     shard_cells: int = 32_768
     chunk_cells: int = 16_384
 
@@ -112,7 +114,7 @@ def survey(source: CellSource, folder: Path, *, apart: bool) -> None:
             raise TypeError(f"the first message must be what was opened, but is {type(found).__name__}")
     except SourceError as error:
         raise ValueError(f"{source.name} ({request.path}): {error.reason}") from error
-    told = {"sha256": _sha256(request.path), **asdict(found), "genes": found.genes}
+    told = {"sha256": source_digest(request.path), **asdict(found), "genes": found.genes}
     write_json(folder / "survey.json", told)
 
 
@@ -138,9 +140,18 @@ def layout(plan: StorePlan, surveys: list[Survey]) -> Layout:
 
 
 def vocabulary(plan: StorePlan, surveys: list[Survey]) -> list[str]:
-    """Returns all genes in alphabetical order; with medians, those that have one."""
+    """Returns the genes of all sources in alphabetical order: those to keep, and with medians those that have one.
+
+    Raises:
+        ValueError: there is none.
+    """
     genes = {gene for found in surveys for gene in found.genes}
-    return sorted(genes & dict(plan.medians).keys() if plan.medians else genes)
+    kept = genes & set(plan.genes or genes)
+    kept &= dict(plan.medians).keys() if plan.medians else genes
+    if not kept:
+        told = ", ".join(sorted(genes)[:3])
+        raise ValueError(f"a cell store must keep a gene, but of {told}... none is wanted; set genes: to other names")
+    return sorted(kept)
 
 
 def chunks(plan: StorePlan, surveys: list[Survey]) -> Iterator[tuple[int, int, int]]:
@@ -156,7 +167,8 @@ def shard_units(found: Layout) -> list[tuple[str, int]]:
     return [(split, number) for split, count in zip(SPLITS, found.shards, strict=True) for number in range(count)]
 
 
-def _sha256(path: Path) -> str:
+def source_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of the names and digests of a folder's."""
     return digest(sha256_files(path)) if path.is_dir() else sha256_file(path)
 
 

@@ -46,7 +46,16 @@ class Writing:
     @property
     def room(self) -> int:
         """Genes that a row has room for."""
-        return (self.length - _FRAME) // (2 if self.encoding == "bins" else 1)
+        return (self.length - _FRAME) // _width(self.encoding)
+
+
+def frame(genes: NDArray[np.int64], *, length: int, encoding: str) -> NDArray[np.int64]:
+    """Returns the tokens that are no padding of cells with so many genes."""
+    return np.minimum(genes, (length - _FRAME) // _width(encoding)) * _width(encoding) + _FRAME
+
+
+def _width(encoding: str) -> int:
+    return 2 if encoding == "bins" else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +123,17 @@ class CellStream:
         """Returns the cells at these positions as rows of tokens (cells, length)."""
         writing = self.writing
         view = self.split.view(positions)
-        kept = np.minimum(view.ends - view.begins, writing.room)
+        ends = frame(view.ends - view.begins, length=writing.length, encoding=writing.encoding)
         rows = np.full((len(positions), writing.length), writing.pad, dtype=np.uint32)
         if writing.encoding == "bins":
             self._bins(rows, positions)
-            kept = kept * 2
         else:
             rank_tokens(
                 view, length=writing.room, tokens=writing.genes, pad=writing.pad, out=rows[:, 1 : 1 + writing.room]
             )
         each = np.arange(len(rows))
         rows[:, 0] = writing.opening
-        rows[each, kept + 1], rows[each, kept + 2] = writing.closing, writing.end
+        rows[each, ends - 2], rows[each, ends - 1] = writing.closing, writing.end
         return rows
 
     def counted(self, _start: int, tokens: NDArray[np.int64]) -> NDArray[np.bool_] | None:

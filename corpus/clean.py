@@ -18,6 +18,7 @@ _JOINED_SCRIPTS = "\u0600-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af"  # Arab
 _LOOSE_JOINER = re.compile(
     f"(?<![{_EMOJI}{_JOINED_SCRIPTS}])[\u200c\u200d]+|[\u200c\u200d]+(?![{_EMOJI}{_JOINED_SCRIPTS}])"
 )
+_ODD = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\uffa0-\uffdc\U000e0000-\U000e007f]")
 _MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "NULL", "null", "None"})  # "none" may be an answer
 
 
@@ -40,7 +41,7 @@ def clean_text(text: str) -> str:
 
 def visible(text: str) -> str:
     """Returns text without what nobody sees, and half-width Hangul letters as ordinary ones."""
-    if text.isascii():
+    if text.isascii() or not _ODD.search(text):
         return text
     seen = _LOOSE_JOINER.sub("", _INVISIBLE.sub("", text))
     return _HALF_WIDTH.sub(lambda found: _WHOLE.get(found.group(), ""), seen)
@@ -70,10 +71,10 @@ def check_language(text: str, language: str) -> None:
     Raises:
         UnusableError: Korean without Hangul, or English with more Hangul than Latin letters.
     """
-    hangul = len(_HANGUL.findall(text))
-    if language == "ko" and not hangul:
+    is_there = _HANGUL.search(text)
+    if language == "ko" and not is_there:
         raise UnusableError("language", "Korean text must hold Hangul, but holds none")
-    if language == "en" and hangul > len(_LATIN.findall(text)):
+    if language == "en" and is_there and len(_HANGUL.findall(text)) > len(_LATIN.findall(text)):
         raise UnusableError("language", "English text must be in Latin letters, but is mostly Hangul")
 
 

@@ -79,6 +79,8 @@ def language_code(written: str) -> str | None:
 def is_korean(text: str, *, share: float = 0.3) -> bool:
     """Says whether at least this share of a text's letters (of its first 5,000 characters) is Hangul."""
     start = text[:5000]
+    if not _HANGUL.search(start):
+        return False
     letters = len(_LETTER.findall(start))
     return bool(letters) and len(_HANGUL.findall(start)) >= share * letters
 

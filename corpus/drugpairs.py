@@ -29,6 +29,7 @@ LABELS = (
 _IDS = {
     "chembl": ("moleculechemblid", "chemblid", "chemblidofligand"),
     "cid": ("cid", "pubchemcid", "pubchemcidofligand"),
+    "inchikey": ("inchikey", "ligandinchikey"),
     "uniprot": ("uniprotid", "uniprot", "uniprotaccession", "uniprot(swissprot)primaryidoftargetchain"),
 }
 _ENOUGH = 64

@@ -94,7 +94,7 @@ def atc_names(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> 
     return found
 
 
-def atc_record(row: Row, columns: Mapping[str, str], names: Mapping[str, str]) -> Record:
+def atc_record(row: Row, columns: Mapping[str, str], *, names: Mapping[str, str]) -> Record:
     """Returns a code of the ATC as a record, with the names of the groups above it.
 
     Raises:

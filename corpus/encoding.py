@@ -6,7 +6,7 @@ run that was killed goes on with the shards that were not finished.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ def write_shards(
     tokenizer: Tokenizer,
     shaping: Shaping,
     mixing: Mapping[str, Mixing] | None = None,
+    more: Callable[[], Mapping[str, Any]] = dict,
     crew: Crew = ALONE,
     progress: Progress = lambda *_: None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
@@ -77,6 +78,7 @@ def write_shards(
         tokenizer: with all symbols.
         shaping: how records become shards.
         mixing: how streams are mixed, by phase.
+        more: makes streams that are no records (cells), behind the others; returns their entries for the manifest.
         crew: who does the work.
         progress: is told how many shards are done.
 
@@ -101,8 +103,10 @@ def write_shards(
             progress(done, total, f"{tokens:,} tokens")
 
         refuse_dead(run_units(units, encode, committed=encode.done, crew=crew, progress=told, name="encode"), units)
+        others = more()
         if nodes.rank == 0:
-            return _finish(folder, encode, units, tokenizer=tokenizer, mixing=mixing or {MAIN: Mixing()})
+            mixing = mixing or {MAIN: Mixing()}
+            return _finish(folder, encode, units, tokenizer=tokenizer, mixing=mixing, others=others)
         nodes.wait_for(folder / MANIFEST)
         return read_json(folder / MANIFEST), {}
 
@@ -116,7 +120,7 @@ def _paired(records: Path, work: Path, *, shaping: Shaping, crew: Crew, nodes: N
         Unit(stream=name, split=split, number=number, within=within)
         for name in spoken(records)
         for split in SPLITS
-        for number, within in enumerate(Range.of(records_file(records, name, split), size=RANGE_BYTES))
+        for number, within in enumerate(Range.of(records_file(records, stream=name, split=split), size=RANGE_BYTES))
     ]
     note = _Note(pairs=pairs, folder=work / "notes")
     refuse_dead(run_units(units, note, committed=note.done, crew=crew, name="pairs"), units)
@@ -141,7 +145,13 @@ def _units(pairs: Pairs, *, size: int) -> list[Unit]:
 
 
 def _finish(
-    folder: Path, encode: Encode, units: Sequence[Unit], *, tokenizer: Tokenizer, mixing: Mapping[str, Mixing]
+    folder: Path,
+    encode: Encode,
+    units: Sequence[Unit],
+    *,
+    tokenizer: Tokenizer,
+    mixing: Mapping[str, Mixing],
+    others: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     streams: dict[str, dict[str, Any]] = {}
     seconds: Counter[str] = Counter()
@@ -150,6 +160,7 @@ def _finish(
         streams.setdefault(unit.stream, {}).setdefault(unit.split, []).append(entry)
         seconds[unit.stream] += took  # type: ignore[assignment]
     entries = {name: {split: _summed(found) for split, found in splits.items()} for name, splits in streams.items()}
+    entries |= others
     tokens = {name: splits["train"]["tokens"] - splits["train"]["padding"] for name, splits in entries.items()}
     phases = dict(_phases(tokens, mixing))
     manifest = {

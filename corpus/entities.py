@@ -142,7 +142,8 @@ def names_of(cells: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str,
         UnusableError: a name cannot be written.
     """
     found = {kind: cells.get(column) for kind, column in columns.items()}
-    return tuple(f"{kind}:{_name(value)}" for kind, value in found.items() if not is_missing(value))
+    named = {kind: _name(value) for kind, value in found.items() if not is_missing(value)}
+    return tuple(f"{kind}:{name}" for kind, name in named.items() if kind != "cid" or name.isdecimal())
 
 
 def _name(value: object) -> str:

@@ -93,7 +93,7 @@ def cut(written: str) -> tuple[str, list[tuple[str, str]]]:
         name = (part or kind).strip().capitalize()
         sections.append((f"Abstract: {name}" if kind == "ABSTRACT" and part else name, body.strip()))
         sections.append(("Text", untitled.strip()))
-    return " ".join(title.split()), sections
+    return " ".join(title.split()), [(name, body) for name, body in sections if body]
 
 
 def _relation(given: Mapping[str, Any]) -> dict[str, str]:

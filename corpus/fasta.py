@@ -39,7 +39,7 @@ def rows(path: Path, *, encoding: str | None, pattern: re.Pattern[str]) -> Itera
             entry = _Entry(header=text[1:].strip(), line=line.number, start=line.start, stop=line.stop)
         elif entry is not None:
             entry.add(line)
-        elif line.text is None or (text.strip() and not text.startswith(";")):
+        elif line.text is None or (text.strip() and not text.startswith((";", "#"))):
             raise SourceError("damaged", f"line {line.number}: FASTA must begin with >, but is {text[:30]!r}; mend it")
     if entry is not None:
         yield _row(entry, pattern)

@@ -10,6 +10,8 @@ from corpus.clean import is_missing
 from corpus.modality import UnusableError
 
 _NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+_PLAIN = re.compile(r"-?\d+(\.\d+)?", re.ASCII)  # what nearly all are, and quick to read
+_SHORT = 15
 _DIGIT = re.compile(r"\d")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _EXPONENT = re.compile(r"[eE].*")
@@ -30,7 +32,10 @@ def number(value: object) -> float | None:
     Raises:
         UnusableError: it is infinite, or larger than a double holds.
     """
-    text = str(value).strip().replace("\u2212", "-")  # a minus sign as typesetters write it
+    text = str(value).strip()
+    if len(text) <= _SHORT and _PLAIN.fullmatch(text):
+        return float(text)
+    text = text.replace("\u2212", "-")  # a minus sign as typesetters write it
     text = _TRUE.get(text.casefold(), text)
     if _INFINITE.fullmatch(text):
         raise UnusableError("not_finite", f"must be a finite number, but is {text}")
@@ -84,7 +89,7 @@ def figure_columns(
             if name not in besides and not is_blank(value):
                 seen[name] = seen.get(name, 0) + 1
                 figures[name] = figures.get(name, 0) + _is_figure(value)
-    return [name for name, most in seen.items() if figures[name] >= max(1, share * most) and not _counts_rows(name)]
+    return [name for name, most in seen.items() if figures[name] >= max(1, share * most) and not counts_rows(name)]
 
 
 def _is_figure(value: object) -> bool:
@@ -94,5 +99,6 @@ def _is_figure(value: object) -> bool:
         return True  # a number out of range: its row will say so
 
 
-def _counts_rows(name: str) -> bool:
+def counts_rows(name: str) -> bool:
+    """Says whether a column numbers the rows, and says nothing about them."""
     return bare(name) in _NOT_SPACE or re.fullmatch(r"(unnamed:? ?\d+)?", name, re.IGNORECASE) is not None

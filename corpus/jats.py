@@ -10,7 +10,7 @@ from corpus.articlelicence import licence_of
 from corpus.dates import is_korean, iso_date, language_code, written_date
 from corpus.jatstext import FLOATS, float_sections, line, sections
 from corpus.modality import Item, Note, Record, Reject, UnusableError
-from corpus.xmlfile import attribute, child, children, name
+from corpus.xmlfile import attribute, child, children, name, within
 
 ROOTS = ("article", "pmc-articleset", "articles", "article-set", "articleset", "OAI-PMH", "GetRecord", "ListRecords")
 _ID_KINDS = {
@@ -65,7 +65,7 @@ def articles(path: Path, settings: Settings) -> Iterator[Item]:
             yield _not_available(element, where)
             return
         count.articles += 1
-        count.references += sum(name(part) == "ref" for part in element.iter())
+        count.references += len(within(element, "ref"))
         yield from _article(element, where, settings)
 
     yield from papers.records(found, make, excerpt=lambda element: line(child(element, "front", "article-meta")))
@@ -98,10 +98,10 @@ def _article(element: Any, where: str, settings: Settings) -> Iterator[Record]:
         date=_date(meta),
         license=licence_of(meta),
         facts={
-            "journal": line(_first(element, "journal-title")),
+            "journal": line(next(iter(within(element, "journal-title")), None)),
             "type": attribute(element, "article-type").replace("-", " "),
-            "subjects": papers.joined([line(part) for part in meta.iter() if name(part) == "subject"]),
-            "keywords": papers.joined([line(part) for part in meta.iter() if name(part) == "kwd"]),
+            "subjects": papers.joined([line(part) for part in within(meta, "subject")]),
+            "keywords": papers.joined([line(part) for part in within(meta, "kwd")]),
         },
     )
     texts = list(_main(element, meta))
@@ -135,9 +135,8 @@ def _main(element: Any, meta: Any) -> Iterator[tuple[str, str]]:
     if body is not None:
         yield from sections(body)
     for part in children(element, "floats-group"):
-        for found in part.iter():
-            if name(found) in FLOATS:
-                yield from float_sections(found)
+        for found in within(part, *FLOATS):
+            yield from float_sections(found)
     for part in (part for back in children(element, "back") for part in children(back, *_BACK)):
         yield from sections(part, path=_titled(part))
 
@@ -188,10 +187,6 @@ def _guess(texts: list[tuple[str, str]], default: str) -> str:
 
 def _meta(element: Any) -> Any:
     return child(element, "front", "article-meta")
-
-
-def _first(element: Any, wanted: str) -> Any:
-    return next((part for part in element.iter() if name(part) == wanted), None)
 
 
 def _ids(meta: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from corpus.xmlfile import attribute, child, children, name, refuse_entity
+from corpus.xmlfile import attribute, child, children, name, refuse_entity, within
 
 FLOATS = ("fig", "table-wrap", "boxed-text")
 _GROUPS = ("fig-group", "table-wrap-group")
@@ -39,8 +39,9 @@ def flow(element: Any) -> str:
     """
     if element is None:
         return ""
-    text = _EMPTIED.sub("", "".join(_parts(element)))
-    lines = (" ".join(line.split()) for line in _RUN.sub("", text).split("\n"))
+    text = "".join(_parts(element))
+    text = _RUN.sub("", _EMPTIED.sub("", text)) if _GONE in text else text
+    lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
@@ -85,11 +86,11 @@ def float_sections(element: Any) -> Iterator[tuple[str, str]]:
         titled = label or line(child(element, "caption", "title")) or "Box"
         yield from sections(element, path=(titled,))
         return
-    rows = [row for table in element.iter() if name(table) in ("table", "tgroup") for row in _rows(table)]
-    if any(name(part) == "tgroup" for part in element.iter()):
+    rows = [row for table in within(element, "table", "tgroup") for row in _rows(table)]
+    if within(element, "tgroup"):
         rows = list(dict.fromkeys(rows))  # a CALS table stands in a table of its own
     texts = [flow(child(element, "caption")), *rows, flow(child(element, "table-wrap-foot"))]
-    notes = [flow(note) for note in element.iter() if name(note) == "fn"]
+    notes = [flow(note) for note in within(element, "fn")]
     text = "\n".join(part for part in (*texts, *notes) if part)
     if text:
         yield label or ("Figure" if name(element) == "fig" else "Table"), text
@@ -97,10 +98,10 @@ def float_sections(element: Any) -> Iterator[tuple[str, str]]:
 
 def formula(element: Any) -> str:
     """Returns a formula: its TeX, else its MathML in words of one line, else its plain text."""
-    tex = next((part for part in element.iter() if name(part) == "tex-math"), None)
+    tex = next(iter(within(element, "tex-math")), None)
     if tex is not None:
         return _tex(tex)
-    math = next((part for part in element.iter() if name(part) == "math"), None)
+    math = next(iter(within(element, "math")), None)
     return _math(math) if math is not None else "".join(_parts(element))
 
 
@@ -146,7 +147,7 @@ def _raised(text: str) -> str:
 
 
 def _blanks(text: str | None) -> str:
-    return re.sub(r"\s+", " ", text or "")
+    return text.replace("\n", " ").replace("\r", " ") if text else ""
 
 
 def _floats(element: Any) -> Iterator[Any]:
@@ -160,7 +161,7 @@ def _floats(element: Any) -> Iterator[Any]:
 def _rows(table: Any) -> Iterator[str]:
     """Rows as cells with | between; a cell over many columns or rows leaves the others empty."""
     waiting: dict[int, int] = {}  # column: rows in which it is still taken from above
-    for row in (part for part in table.iter() if name(part) in ("tr", "row")):
+    for row in within(table, "tr", "row"):
         cells, column = list[str](), 0
         for cell in children(row, "td", "th", "entry"):
             while waiting.get(column):

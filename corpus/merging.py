@@ -62,7 +62,7 @@ def merge(reports: Sequence[SourceReport], folder: Path, *, settings: Settings) 
     with ExitStack() as stack:
         out = _Out(folder=folder, new=new, stack=stack)
         for number, (report, unit, part) in enumerate(asked):
-            gone = _Gone.of(found, number, folders)
+            gone = _Gone.of(found, number=number, folders=folders)
             _copy(unit, part, gone, out, merged.counts)
             report.records += part.records - len(gone.records)
             report.duplicates += int(gone.exact.sum())
@@ -88,7 +88,7 @@ class _Gone:
     folders: NDArray[np.int64]
 
     @classmethod
-    def of(cls, found: Found, number: int, folders: Sequence[Path]) -> "_Gone":
+    def of(cls, found: Found, *, number: int, folders: Sequence[Path]) -> "_Gone":
         rows = found.of(number)
         exact, kept = np.zeros(len(rows), dtype=bool), np.zeros((len(rows), 12), dtype=np.uint8)
         own = _keys(folders[number])

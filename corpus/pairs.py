@@ -67,9 +67,9 @@ class Pairs:
         A pair lies where its first language does.
         """
         first = self._singles(stream)[0]
-        return Range.of(records_file(self.records, first, split), size=size)
+        return Range.of(records_file(self.records, stream=first, split=split), size=size)
 
-    def documents(self, stream: str, split: str, within: Range) -> Iterator[Document]:
+    def documents(self, within: Range, *, stream: str, split: str) -> Iterator[Document]:
         """Yields the documents of a stream and split that lie in a range of records, in order."""
         told = self._singles(stream)
         if len(told) == 1 and (not self.rate or not languages(stream)):
@@ -153,7 +153,7 @@ class Pairs:
         return self.tables / f"{stream}.{split}.npy"
 
     def _record_at(self, stream: str, split: str, place: int) -> dict[str, Any]:
-        with records_file(self.records, stream, split).open("rb") as file:
+        with records_file(self.records, stream=stream, split=split).open("rb") as file:
             file.seek(place)
             return dict(json.loads(file.readline()))
 

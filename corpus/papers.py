@@ -51,7 +51,7 @@ def record(
     known = tuple(dict.fromkeys(clean_line(name) for name in ids))
     return Record(
         content=content,
-        group=group or next(iter(known), None) or digest(content),
+        group=clean_line(group) if group else next(iter(known), None) or digest(content),
         language=language,
         pair=pair,
         where=where,

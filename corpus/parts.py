@@ -129,7 +129,7 @@ class PartWriter:
         self._open(name).write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def commit(folder: Path, unit: Unit, report: Report) -> None:
+def commit(folder: Path, *, unit: Unit, report: Report) -> None:
     """Makes a written folder the part of a unit; whatever was there is removed."""
     report.outputs = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_json(folder / REPORT, report.told())

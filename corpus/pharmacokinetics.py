@@ -44,10 +44,11 @@ USUAL: dict[str, tuple[str, ...]] = {
     ),
     "text": ("pcstresc",),
     "unit": ("pcstresu", "concu", "concunit", "concentrationunit", "dvu", "unit", "units"),
-    "analyte": ("pctest", "analyte", "drug", "compound", "param", "pctestcd", "paramcd", "test"),
+    "analyte": ("pctest", "analyte", "drug", "compound", "param", "pctestcd", "paramcd", "test", "dvid", "dvname"),
     "specimen": ("pcspec", "specimen", "matrix", "fluid"),
     "visit": ("visit", "period", "occasion", "occ", "avisit"),
     "amount": ("amt",),
+    "mdv": ("mdv",),
     "dose": ("dose", "dosemg", "doseamt", "exdose", "dosing"),
     "study": ("studyid", "study"),
     "weight": ("weight", "wt", "bodyweight", "bw"),
@@ -145,7 +146,8 @@ def _take(
     if not is_blank(amount) and (number(amount) or 0) > 0:
         spool.add(clean_line(str(subject)), [where, "Doses", time, figure("amount", amount, digits=digits), known])
         return
-    value = _concentration(cells, digits=digits)
+    absent = not is_blank(cells.get("mdv")) and number(cells["mdv"]) == 1
+    value = "" if absent else _concentration(cells, digits=digits)
     if value:
         spool.add(clean_line(str(subject)), [where, _title(cells), time, value, known])
     else:

@@ -10,7 +10,7 @@ from corpus.dates import iso_date, language_code, written_date
 from corpus.jats import Settings
 from corpus.jatstext import flow, line
 from corpus.modality import Item, Note, Record, UnusableError
-from corpus.xmlfile import attribute, child, children, name, plain
+from corpus.xmlfile import attribute, child, children, name, plain, within
 
 ROOTS = ("PubmedArticleSet", "PubmedArticle", "MedlineCitationSet", "MedlineCitation", "PubmedBookArticleSet")
 _ITEMS = ("PubmedArticle", "PubmedBookArticle", "MedlineCitation")
@@ -34,7 +34,7 @@ def citations(path: Path, settings: Settings) -> Iterator[Item]:
 
 
 def _place(number: int, item: Any) -> str:
-    known = next((part for part in item.iter() if name(part) == "PMID"), None)
+    known = next(iter(within(item, "PMID")), None)
     return f"citation {number} (pmid:{plain(known)})" if known is not None else f"citation {number}"
 
 
@@ -64,13 +64,13 @@ def _title(element: Any) -> str:
 
 def _facts(cited: Any, article: Any) -> dict[str, str]:
     headings = [_heading(part) for part in children(child(cited, "MeshHeadingList"), "MeshHeading")]
-    kinds = [plain(part) for part in _all(article, "PublicationType")]
+    kinds = [plain(part) for part in within(article, "PublicationType")]
     return {
         "journal": plain(child(article, "Journal", "Title")) or plain(child(article, "Book", "BookTitle")),
         "type": papers.joined([kind for kind in kinds if not kind.startswith(_NOT_TYPES)]),
         "topics": papers.joined(headings),
-        "substances": papers.joined([plain(part) for part in _all(cited, "NameOfSubstance")]),
-        "keywords": papers.joined([plain(part) for part in _all(cited, "Keyword") or _all(article, "Keyword")]),
+        "substances": papers.joined([plain(part) for part in within(cited, "NameOfSubstance")]),
+        "keywords": papers.joined([plain(part) for part in within(cited, "Keyword") or within(article, "Keyword")]),
         "published": _date(article, cited) or "",
     }
 
@@ -109,7 +109,7 @@ def _others(
 
 
 def _ids(item: Any, article: Any) -> Iterator[str]:
-    first = next((part for part in item.iter() if name(part) == "PMID"), None)
+    first = next(iter(within(item, "PMID")), None)
     yield from papers.pmid(plain(first))
     for part in children(article, "ELocationID"):
         if attribute(part, "EIdType") == "doi" and attribute(part, "ValidYN") != "N":
@@ -120,7 +120,7 @@ def _ids(item: Any, article: Any) -> Iterator[str]:
             reader = {"pubmed": papers.pmid, "pmc": papers.pmcid, "doi": papers.doi}.get(kind)
             if reader:
                 yield from reader(plain(part))
-    yield from (found for part in _all(article, "AccessionNumber") for found in papers.trials(plain(part)))
+    yield from (found for part in within(article, "AccessionNumber") for found in papers.trials(plain(part)))
 
 
 def _date(article: Any, cited: Any) -> str | None:
@@ -146,10 +146,6 @@ def _one_date(element: Any) -> str | None:
 
 
 def _is_retracted(cited: Any, article: Any) -> bool:
-    kinds = {plain(part) for part in _all(article, "PublicationType")}
-    links = {attribute(part, "RefType") for part in _all(cited, "CommentsCorrections")}
+    kinds = {plain(part) for part in within(article, "PublicationType")}
+    links = {attribute(part, "RefType") for part in within(cited, "CommentsCorrections")}
     return bool({"Retracted Publication"} & kinds or {"RetractionIn"} & links)
-
-
-def _all(element: Any, wanted: str) -> list[Any]:
-    return [] if element is None else [part for part in element.iter() if name(part) == wanted]

@@ -33,6 +33,6 @@ def lines(within: Range) -> Iterator[tuple[int, bytes]]:
             place += len(line)
 
 
-def records_file(records: Path, stream: str, split: str) -> Path:
+def records_file(records: Path, *, stream: str, split: str) -> Path:
     """Returns the file of a stream and split below prepare's folder."""
     return records / "records" / f"{stream}.{split}.jsonl"

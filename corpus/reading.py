@@ -7,7 +7,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from hashlib import sha256
@@ -89,7 +89,7 @@ class Reading:
                 damaged[found.label] = found.error
                 shutil.rmtree(temporary)
         report.seconds = round(time.monotonic() - started, 3)
-        parts.commit(temporary, unit, report)
+        parts.commit(temporary, unit=unit, report=report)
 
     def _write(self, unit: Unit, folder: Path, report: Report, damaged: Mapping[str, SourceError]) -> None:
         self.screen.take()
@@ -149,12 +149,14 @@ class _Pass:
 
     def _take(self, item: Item, label: str) -> None:
         if isinstance(item, Note):
-            self.writer.report.note(item.text)
+            self.writer.report.note(self._fit_to_tell(item.text))
         elif isinstance(item, Reject):
             self._reject(item, label)
         else:
             try:
                 self._add(item, label)
+            except SourceError:
+                raise
             except UnusableError as error:
                 self._reject(reject(error, where=item.where or "an item", excerpt=""), label)
 
@@ -187,21 +189,22 @@ class _Pass:
         self.writer.keep_out(kind, {**found, **({"record": kept} if kind == "quarantined" else kept)})
 
     def _reject(self, item: Reject, label: str) -> None:
-        config, name = self.work.settings.gates.personal, self.unit.source.name
-        if self.unit.source.modality not in config.skip:
-            actions = config.actions_for(name)
-            found = {
-                part: _LEFT_OUT
-                for part in ("reason", "excerpt")
-                if any(actions[hit.kind] == "quarantine" for hit in personal.scan(getattr(item, part), actions))
-            }
-            item = Reject(**{**vars(item), **found}) if found else item
-        self.writer.reject(item, source=name, label=label)
+        told = replace(item, reason=self._fit_to_tell(item.reason), excerpt=self._fit_to_tell(item.excerpt))
+        self.writer.reject(told, source=self.unit.source.name, label=label)
 
     def _fail(self, label: str, error: SourceError) -> None:
         """Notes a file that cannot be used."""
-        self.writer.report.failed.append([label, error.code, error.reason])
+        self.writer.report.failed.append([label, error.code, self._fit_to_tell(error.reason)])
         self._reject(reject(error, where="whole file", excerpt=label), label)
+
+    def _fit_to_tell(self, text: str) -> str:
+        """Returns text that may hold a piece of the data as people may read it."""
+        config, source = self.work.settings.gates.personal, self.unit.source
+        actions = config.actions_for(source.name)
+        found = personal.scan(text, actions) if source.modality not in config.skip else ()
+        if any(actions[hit.kind] == "quarantine" for hit in found):
+            return _LEFT_OUT
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _pieces(file: File, source: Source) -> Iterator[tuple[str, Path]]:
@@ -228,9 +231,14 @@ def _items(source: Source, path: Path) -> Iterator[Item]:
     except (SourceError, MemoryError, GeneratorExit):
         raise
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        told = f"must be readable, but its reader failed with {type(error).__name__}: {str(error)[:200]}"
-        raise SourceError("reader_failed", f"{told}; look into the log and report it") from error
+        raise _reader_failed(error) from error
+
+
+def _reader_failed(error: Exception) -> SourceError:
+    """Shows the log where a reader failed, without what it says, which may be the data."""
+    traceback.print_tb(error.__traceback__, file=sys.stderr)
+    told = f"must be readable, but its reader failed with {type(error).__name__}: {str(error)[:200]}"
+    return SourceError("reader_failed", f"{told}; look into the log and report it")
 
 
 def _line(record: Record, source: Source, label: str) -> dict[str, Any]:
@@ -242,6 +250,7 @@ def _line(record: Record, source: Source, label: str) -> dict[str, Any]:
     try:
         written = json.dumps(record.content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         digest = sha256(written.encode()).hexdigest()
+        "".join((record.group, record.pair or "", record.license or "", record.date or "", *record.ids)).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise UnusableError("not_json", f"must hold JSON values in whole characters, but {str(error)[:100]}") from error
     offsets = None if record.offsets is None else list(record.offsets)
@@ -264,7 +273,12 @@ def _line(record: Record, source: Source, label: str) -> dict[str, Any]:
 
 
 def _text(record: Record, source: Source) -> str:
-    text = plain(source.reader().render(record.content))
+    try:
+        text = plain(source.reader().render(record.content))
+    except (UnusableError, MemoryError):
+        raise
+    except Exception as error:
+        raise _reader_failed(error) from error
     if len(text) > LARGEST:
         raise UnusableError("too_large", f"must have at most {LARGEST:,} characters, but has {len(text):,}")
     return text

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from corpus.annotations import Column, bare, find_column
@@ -24,8 +25,22 @@ ENTITIES = (
         "geoname",
         "referencearea",
     ),
-    *("region", "regionname", "area", "areaname", "place", "state", "province", "territory", "county", "city", "name"),
-    *("국가", "국가별", "지역", "시도", "시도별", "시군구", "시군구별", "행정구역", "행정구역별"),
+    *(
+        "country/region",
+        "region",
+        "regionname",
+        "area",
+        "areaname",
+        "place",
+        "state",
+        "province",
+        "territory",
+        "county",
+        "city",
+        "name",
+    ),
+    *("국가", "국가별", "지역", "시도", "시도별", "시도별(1)", "시군구", "시군구별", "행정구역", "행정구역별"),
+    *("행정구역별(1)", "행정구역(시도)별", "행정구역(시군구)별"),
 )
 CODES = (
     *("code", "countrycode", "iso3", "isocode", "iso", "alpha3", "iso3code", "locationcode", "spatialdim", "refarea"),
@@ -46,26 +61,31 @@ INDICATORS = (
     "항목",
     "지표",
 )
-VALUES = (
-    *("factvaluenumeric", "numericvalue", "obsvalue", "value", "val", "datavalue", "cases", "count", "값", "수치"),
-    *("데이터",),
-)
+SURE_VALUES = ("factvaluenumeric", "numericvalue", "obsvalue", "datavalue")
+VALUES = (*SURE_VALUES, "value", "val", "cases", "count", "값", "수치", "데이터")
 UNITS = ("unit", "units", "unitmeasure", "unitofmeasure", "단위")
 BY = (
     *("sex", "gender", "sexname", "age", "agegroup", "agename", "ageband", "dim1", "dim2", "dim3", "subgroup"),
-    *("cause", "causename", "metricname", "reiname", "race", "ethnicity", "성별", "연령별", "연령대", "연령"),
+    *("cause", "causename", "metricname", "reiname", "race", "ethnicity", "province/state"),
+    *("성별", "연령별", "연령대", "연령"),
 )
 _PERSONS = (
     *("subjectid", "patientid", "personid", "usubjid", "mrn", "firstname", "lastname", "fakefirstname", "ssn"),
     *("birthdate", "dateofbirth", "dob", "patientname", "주민등록번호", "주민번호", "환자번호", "환자명", "성명"),
 )
-_YEAR_COLUMN = re.compile(r"(?:x|y)?((?:1[5-9]|20|21)\d\d)(?:\s*\[YR\d{4}\]|년)?", re.IGNORECASE)
+_YEAR_COLUMN = re.compile(
+    r"(?:x|y)?((?:1[5-9]|20|21)\d\d)(?:\s*\[YR\d{4}\]|\s*년)?|(\d{1,2}/\d{1,2}/\d{2,4}|\d{4}-\d\d(?:-\d\d)?|\d{4}-?[QWM]\d{1,2})",
+    re.IGNORECASE | re.ASCII,
+)
 _TIME = re.compile(
     r"-?\d{1,5}|\d{8}|\d{4}[-./ ]?[QWMSH]\d{1,2}|\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{1,4})?(?:[T ][\d:.,+Z-]*)?"
     r"|\d{4}\s?[-–/]\s?\d{2,4}|\d{4}년(?:\s?\d{1,2}월)?(?:\s?\d{1,2}일)?",
     re.IGNORECASE | re.ASCII,
 )
 _BOUND = re.compile(r"[<>≤≥]\s?\d+(\.\d+)?")
+
+
+_clean = lru_cache(maxsize=1 << 14)(clean_line)  # places, years and measures come again and again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +145,8 @@ def places(found: list[str], wanted: Mapping[str, str | int | None]) -> dict[str
 
 
 def year_columns(found: Sequence[str]) -> dict[str, str]:
-    """Returns {column: year} of a wide table: 1960, Y1960, or 1960 [YR1960]; nothing where fewer than two are."""
-    years = {name: match.group(1) for name in found if (match := _YEAR_COLUMN.fullmatch(name.strip()))}
+    """Returns {column: year or date} of a wide table, such as 1960, 1960 [YR1960] or 1/22/20; nothing below two."""
+    years = {name: match[1] or match[2] for name in found if (match := _YEAR_COLUMN.fullmatch(name.strip()))}
     return years if len(years) > 1 else {}
 
 
@@ -141,7 +161,7 @@ def dimensions(found: Sequence[str], wanted: Sequence[str | int] | None) -> tupl
     return tuple(name for name in found if bare(name) in BY)
 
 
-def cells(row: Mapping[str, Any], layout: Layout, bounds: Bounds) -> Iterator[tuple[str, str, str]]:
+def cells(row: Mapping[str, Any], layout: Layout, *, bounds: Bounds) -> Iterator[tuple[str, str, str]]:
     """Yields (measure, time, value) of every value of a row; missing ones are left out.
 
     Raises:
@@ -168,24 +188,29 @@ def place(row: Mapping[str, Any], layout: Layout) -> tuple[str, str]:
     if is_missing(entity):
         raise UnusableError("no_place", f"must name a place ({layout.entity}), but does not")
     code = row.get(layout.code) if layout.code is not None else None
-    return clean_line(str(entity)), "" if is_missing(code) else clean_line(str(code))
+    return _clean(str(entity)), "" if is_missing(code) else _clean(str(code))
 
 
 def _measure(row: Mapping[str, Any], layout: Layout, name: str) -> str:
     """Writes a measure with what it is parted by: `Life expectancy (years), female`."""
     indicator = row.get(layout.indicator) if layout.indicator is not None else None
-    title = name if is_missing(indicator) else clean_line(str(indicator))
+    title = name if is_missing(indicator) else _clean(str(indicator))
     unit = row.get(layout.unit) if layout.unit is not None else None
     title = title or "Value"
-    title += "" if is_missing(unit) else f" ({clean_line(str(unit))})"
-    parts = [clean_line(str(row[column])) for column in layout.by if not is_missing(row.get(column))]
+    title += "" if is_missing(unit) else f" ({_clean(str(unit))})"
+    parts = [_clean(str(row[column])) for column in layout.by if not is_missing(row.get(column))]
     return ", ".join([title, *parts])
 
 
 def _time(value: object) -> str:
     if is_missing(value):
         raise UnusableError("no_time", "must have a time, but has none")
-    written = value.isoformat() if isinstance(value, date) else clean_line(str(value))
+    return _time_written(value.isoformat() if isinstance(value, date) else str(value))
+
+
+@lru_cache(maxsize=1 << 14)
+def _time_written(given: str) -> str:
+    written = _clean(given)
     written = written.removesuffix("T00:00:00").removesuffix(" 00:00:00")
     written = re.sub(r"(-?\d{1,5})\.0+", r"\1", written) if re.fullmatch(r"-?\d{1,5}\.0+", written) else written
     if not _TIME.fullmatch(written):
@@ -196,8 +221,11 @@ def _time(value: object) -> str:
 def _value(measure: str, value: object, bounds: Bounds) -> str:
     text = str(value).strip()
     if _BOUND.fullmatch(text):
-        return clean_line(text)
-    written, found = figure(measure[:80], value, digits=bounds.digits), number(value)
+        return _clean(text)
+    written = figure(measure[:80], value, digits=bounds.digits)
+    if bounds.least is None and bounds.most is None:
+        return written
+    found = number(value)
     if found is not None and bounds.least is not None and found < bounds.least:
         raise UnusableError("out_of_range", f"{measure[:80]} must be at least {bounds.least:g}, but is {text[:40]}")
     if found is not None and bounds.most is not None and found > bounds.most:

@@ -27,7 +27,7 @@ ROWS = 1 << 13
 _CRC = 4
 
 
-def write_array(group: Any, name: str, values: NDArray[Any], *, chunk: int) -> None:
+def write_array(group: Any, name: str, *, values: NDArray[Any], chunk: int) -> None:
     """Writes `values` below a zarr group as one file; they are chunked along their first axis."""
     from zarr.codecs import Crc32cCodec
 

@@ -79,16 +79,16 @@ def _write_arrays(path: Path, content: Content) -> None:
     import zarr
 
     group = zarr.create_group(path, zarr_format=3)
-    write_array(group, "tokens", content.tokens, chunk=CHUNK)
-    write_array(group, "doc_offsets", content.offsets, chunk=ROWS)
-    write_array(group, "doc_ids", content.records, chunk=ROWS)
+    write_array(group, "tokens", values=content.tokens, chunk=CHUNK)
+    write_array(group, "doc_offsets", values=content.offsets, chunk=ROWS)
+    write_array(group, "doc_ids", values=content.records, chunk=ROWS)
     if content.labels is not None:
-        write_array(group, "doc_groups", content.labels[:, 0], chunk=ROWS)
-        write_array(group, "doc_languages", content.labels[:, 1], chunk=ROWS)
+        write_array(group, "doc_groups", values=content.labels[:, 0], chunk=ROWS)
+        write_array(group, "doc_languages", values=content.labels[:, 1], chunk=ROWS)
     if content.lengths is not None:
-        write_array(group, "doc_lengths", content.lengths.astype(np.int32), chunk=ROWS)
+        write_array(group, "doc_lengths", values=content.lengths.astype(np.int32), chunk=ROWS)
     if content.breaks is not None and len(content.breaks):
-        write_array(group, "breaks", content.breaks, chunk=ROWS)
+        write_array(group, "breaks", values=content.breaks, chunk=ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)

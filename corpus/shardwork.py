@@ -83,7 +83,7 @@ class Encode:
         """
         started = time.perf_counter()
         tally = _Tally()
-        for batch in batched(self.pairs.documents(unit.stream, unit.split, unit.within), _BATCH):
+        for batch in batched(self.pairs.documents(unit.within, stream=unit.stream, split=unit.split), _BATCH):
             self._add(batch, tally)
         layout = self._layout(tally)
         pieces = layout.documents

@@ -104,7 +104,7 @@ class Source(BaseModel):
             return self.path
         fixed = self.path[: found.start()].rpartition("/")[0] if (found := _SOME.search(self.path)) else self.path
         below = path.relative_to(root / os.path.expandvars(fixed))
-        return str(PurePosixPath(fixed) / below)
+        return str(PurePosixPath(fixed) / below).encode("utf-8", "backslashreplace").decode()
 
     def reads(self, name: str) -> bool:
         """Says whether a file of that name can be read."""

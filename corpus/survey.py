@@ -171,7 +171,7 @@ def _units(records: Path, *, texts: bool) -> list[Unit]:
     units = []
     for stream in streams(records):
         for split in SPLITS:
-            found = Range.of(records_file(records, stream, split), size=RANGE_BYTES)
+            found = Range.of(records_file(records, stream=stream, split=split), size=RANGE_BYTES)
             share = _TEXT_PER_STREAM // len(found) if texts and split == "train" else 0
             units += [
                 Unit(stream=stream, split=split, number=number, within=within, texts=share)

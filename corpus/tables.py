@@ -33,7 +33,7 @@ __all__ = [
     "with_columns",
 ]
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".jsonl", ".json", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data", ".jsonl", ".json", ".parquet")
 _FIRST_ROWS = 64  # of JSON lines, where a row may leave columns out
 csv.field_size_limit(LONGEST)  # a long protein or article is one cell; the default stops at 128 KiB
 

@@ -13,8 +13,9 @@ from typing import Any
 from corpus import archive
 from corpus.gates.config import GatesConfig
 from corpus.modality import SourceError
+from corpus.pulse import beat
 from corpus.source import Source
-from slurm.files import digest, sha256_file, sha256_files
+from slurm.files import digest, sha256_file
 
 _FORMAT = 1  # of a part; raised when parts of before cannot be used
 _UNIT_BYTES, _UNIT_FILES = 32 << 20, 256  # small files are read together: each unit is a commit
@@ -55,7 +56,9 @@ class File:
 
     def sha256(self) -> str:
         """Returns the digest of its bytes; of a folder, of its files' digests."""
-        return digest(sha256_files(self.folder)) if self.folder.is_dir() else sha256_file(self.path)
+        if not self.folder.is_dir():
+            return _sha256(self.path)
+        return digest([[str(path.relative_to(self.folder)), _sha256(path)] for path in _files(self.folder)])
 
     @property
     def folder(self) -> Path:
@@ -202,6 +205,16 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
+
+
+def _sha256(path: Path) -> str:
+    """Returns a file's digest; a huge one on a slow disk is no silence."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            found.update(block)
+            beat()
+    return found.hexdigest()
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """XML of any size, element by element, safely: no entities, no outside files, no element without bound."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,21 @@ def elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
     from lxml import etree
 
     pulled = etree.XMLPullParser(
-        events=("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        events=("start", "end"),
+        tag=_tags(names),
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
     )
     depth, since = 0, 0
     try:
         for size in _fed(path, pulled):
-            since = since + size if depth else 0
+            since += size
             if since > MOST_BYTES:
                 told = f"must have elements of at most {MOST_BYTES} bytes, but has a larger one; split it"
                 raise SourceError("too_large", told)
             for event, element in pulled.read_events():
-                if name(element) not in names:
-                    if event == "end" and not depth:
-                        _forget(element)
-                    continue
                 depth += 1 if event == "start" else -1
                 if event == "end" and not depth:
                     yield element
@@ -69,26 +71,32 @@ def elements(path: Path, names: tuple[str, ...]) -> Iterator[Any]:
 
 def name(element: Any) -> str:
     """Returns an element's name without its namespace; empty for comments and instructions."""
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    return _local(element.tag) if isinstance(element.tag, str) else ""
 
 
 def attribute(element: Any, wanted: str) -> str:
     """Returns an attribute by its name without namespace, or an empty text."""
-    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == wanted), "")
+    value = element.get(wanted)
+    if value is None:
+        value = next((held for key, held in element.attrib.items() if key.endswith("}" + wanted)), "")
+    return str(value)
 
 
 def children(element: Any, *names: str) -> list[Any]:
     """Returns the children of these names, or all elements among them; none of None."""
-    if element is None:
-        return []
-    return [child for child in element if (name(child) in names if names else name(child))]
+    return [] if element is None else list(element.iterchildren(*(_tags(names) or "*")))
 
 
 def child(element: Any, *path: str) -> Any:
     """Returns the first element down a path of names, or None."""
     for step in path:
-        element = next(iter(children(element, step)), None) if element is not None else None
+        element = None if element is None else next(element.iterchildren(*_tags((step,))), None)
     return element
+
+
+def within(element: Any, *names: str) -> list[Any]:
+    """Returns the elements of these names at any depth, itself among them; none of None."""
+    return [] if element is None else list(element.iter(*_tags(names)))
 
 
 def plain(element: Any) -> str:
@@ -144,10 +152,22 @@ def _fed(path: Path, pulled: Any) -> Iterator[int]:
 
 
 def _forget(element: Any) -> None:
+    """Empties an element and lets go of what stands before it, at every level: else a long file fills memory."""
     element.clear()
-    parent = element.getparent()  # the first element has none, but may stand behind an instruction
-    while parent is not None and element.getprevious() is not None:
-        del parent[0]
+    for node in (element, *element.iterancestors()):
+        parent = node.getparent()
+        while parent is not None and node.getprevious() is not None:
+            del parent[0]
+
+
+@lru_cache(maxsize=4096)
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+@lru_cache(maxsize=1024)
+def _tags(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{{*}}{name}" for name in names)
 
 
 def _first(path: Path, etree: Any) -> Any:

@@ -1,11 +1,14 @@
 """tokenize: clean records to token shards, with one tokenizer for text and every scientific symbol."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from corpus.cellcorpus import CellStoreConfig, build_cells
+from corpus.gates.config import GatesConfig
 from corpus.mixture import MAIN, Mixing
 from corpus.modality import modalities
 from jobs._stage import Context, Outcome, Stage, StageConfig
@@ -26,6 +29,7 @@ class TokenizeConfig(StageConfig, Mixing):
             pretrain's seq_length. Without it they stand one after another, and windows cut them.
         pairs: share of translated pairs that are packed side by side in a stream of their own, text.en+ko.
         phases: mixtures by name, for pretrain's phases.
+        cell_store: whole cells, as the stream omics.cells beside those of records; `genes` gives them their symbols.
     """
 
     spread: ClassVar[Spread] = "nodes"
@@ -38,6 +42,7 @@ class TokenizeConfig(StageConfig, Mixing):
     pack_length: Annotated[int, Field(ge=2)] | None = None
     pairs: float = Field(default=0.0, ge=0, le=1)
     phases: dict[str, Mixing] = Field(default_factory=dict)
+    cell_store: CellStoreConfig | None = None
 
     @model_validator(mode="after")
     def _sized(self) -> "TokenizeConfig":
@@ -51,7 +56,8 @@ class TokenizeConfig(StageConfig, Mixing):
         """Yields the tokenizer that is loaded and the table of genes, where they are."""
         given = root / (self.tokenizer or "")
         loaded = [] if self.tokenizer is None else [given / "tokenizer.json" if given.is_dir() else given]
-        return [*loaded, *([] if self.genes is None else [root / self.genes])]
+        cells = [] if self.cell_store is None else self.cell_store.files(root)
+        return [*loaded, *([] if self.genes is None else [root / self.genes]), *cells]
 
     def problems(self, context: Context) -> Iterable[str]:
         """Yields a tokenizer that is not there, streams that no source can fill and windows that training cuts."""
@@ -61,6 +67,7 @@ class TokenizeConfig(StageConfig, Mixing):
         if self.genes is not None and not (context.root / self.genes).is_file():
             found = context.root / self.genes
             yield f"genes: must be a table of genes, but {found} is not there; mend the path"
+        yield from self._cell_problems(context)
         yield from self.misnamed(modalities())
         for name, phase in self.phases.items():
             yield from (f"phases.{name}.{line}" for line in phase.misnamed(modalities()))
@@ -68,6 +75,15 @@ class TokenizeConfig(StageConfig, Mixing):
         if self.pack_length not in (None, wanted):
             told = f"must be pretrain.seq_length {wanted}, or windows would cut what was packed"
             yield f"pack_length: {told}, but is {self.pack_length}; make them equal, or leave it out"
+
+    def _cell_problems(self, context: Context) -> Iterable[str]:
+        """Yields cells that are not there, or that the licence policy of prepare does not allow."""
+        if self.cell_store is None:
+            return
+        gates = getattr(context.sections.get("prepare"), "gates", GatesConfig())
+        today = datetime.now(UTC).date()
+        for line in self.cell_store.problems(context.root, policy=gates.licences, today=today):
+            yield f"cell_store.{line}"
 
     @property
     def mixing(self) -> dict[str, Mixing]:
@@ -97,13 +113,17 @@ def run(config: TokenizeConfig, stage: Stage) -> Outcome:
     together: dict[str, Any] = {"crew": crew, "progress": stage.progress}
     work = stage.folder / WORK / "survey"
     genes = None if config.genes is None else ROOT / config.genes
-    tokenizer = make_tokenizer(
-        records, base=base, vocab_size=config.vocab_size, genes=genes, work=work, **together
-    )
+    tokenizer = make_tokenizer(records, base=base, vocab_size=config.vocab_size, genes=genes, work=work, **together)
     sizes = {name: getattr(config, name) for name in ("shard_tokens", "pack_length", "pairs")}
     shaping = Shaping(**sizes, seed=stage.seed)
+
+    def cells() -> Mapping[str, Any]:
+        if config.cell_store is None:
+            return {}
+        return build_cells(config.cell_store, stage.folder, tokenizer=tokenizer, seed=stage.seed, crew=crew, root=ROOT)
+
     manifest, seconds = write_shards(
-        records, stage.folder, tokenizer=tokenizer, shaping=shaping, mixing=config.mixing, **together
+        records, stage.folder, tokenizer=tokenizer, shaping=shaping, mixing=config.mixing, more=cells, **together
     )
     if stage.rank != 0:
         return Outcome(metrics={})

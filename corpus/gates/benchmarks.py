@@ -8,7 +8,7 @@ from typing import Any
 from corpus import tables
 from corpus.clean import is_missing
 from corpus.gates.config import Benchmark
-from corpus.modality import Record, SourceError, modality
+from corpus.modality import Record, Reject, SourceError, modality
 from corpus.symbols import plain
 
 
@@ -21,7 +21,7 @@ class Item:
 
 
 def items(benchmark: Benchmark, root: Path) -> Iterator[Item]:
-    """Yields the items of a benchmark.
+    """Yields the items of a benchmark; one that cannot be read has neither text nor id.
 
     Raises:
         ValueError: the file cannot be read, lacks a column or holds no item.
@@ -43,6 +43,8 @@ def _by_modality(benchmark: Benchmark, root: Path) -> Iterator[Item]:
     for record in reader.read(benchmark.locate(root), reader.Options.model_validate(benchmark.options)):
         if isinstance(record, Record):
             yield Item(texts=(plain(reader.render(record.content)),), ids=record.ids)
+        elif isinstance(record, Reject):
+            yield Item(texts=(), ids=())
 
 
 def _by_columns(benchmark: Benchmark, root: Path) -> Iterator[Item]:
@@ -50,6 +52,7 @@ def _by_columns(benchmark: Benchmark, root: Path) -> Iterator[Item]:
     wanted = [*benchmark.columns, *benchmark.ids.values()]
     for row in tables.rows(benchmark.locate(root), options):
         if not isinstance(row, tables.Row):
+            yield Item(texts=(), ids=())
             continue
         missing = [name for name in wanted if name.partition(".")[0] not in row.cells]
         if len(missing) == len(wanted):

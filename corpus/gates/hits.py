@@ -103,7 +103,7 @@ class Page:
     def joined(self, start: int, end: int) -> bool:
         """Says whether a place is part of a longer name or number."""
         before, behind = self.text[max(0, start - 2) : start], self.text[end : end + 2]
-        return bool(re.search(r"[A-Za-z_=/]$|\d[.,-]$", before) or re.match(r"[A-Za-z_]|[-.,]\d", behind))
+        return bool(re.search(r"[A-Za-z_=/]$|\d[.-]$", before) or re.match(r"[A-Za-z_]|[-.]\d", behind))
 
 
 @cache

@@ -30,6 +30,7 @@ _LATIN_PAIRS = re.compile(r"[\xa1-\xfe]{4,}")  # CP949 that was read as Latin-1
 _COMMON = frozenset(
     ("the", "be", "to", "of", "and", "that", "have", "with", "in", "is", "for", "was", "are", "or", "a")
 )
+_COMMON_FROM = 300  # words: a chapter of diagnoses has none of them either
 _FRAMES = (  # phrases of a page's frame
     "lorem ipsum",
     "javascript",
@@ -204,8 +205,8 @@ def _repeated_lines(seen: _Text) -> Found:
     repeated = [(line, times - 1) for line, times in Counter(seen.lines).items() if times > 1]
     number = sum(times for _, times in repeated)
     letters = sum(len(line) * times for line, times in repeated)
-    if number > 0.3 * len(seen.lines) and letters > 0.2 * len(seen.text):
-        told = f"at most 30% of its lines may be repeated, but {number} of {len(seen.lines)} are"
+    if number > 0.5 * len(seen.lines) and letters > 0.3 * len(seen.text):
+        told = f"at most half of its lines may be repeated, but {number} of {len(seen.lines)} are"
         return told, {"lines": number, "of": len(seen.lines)}
     return None
 
@@ -222,9 +223,9 @@ def _repeated_phrases(seen: _Text) -> Found:
     again = np.ones(len(phrases), dtype=bool)
     again[first] = False
     covered = int((np.convolve(again, np.ones(size, dtype=int)) > 0).sum())
-    if covered > 0.3 * len(found.hashes):
+    if covered > 0.7 * len(found.hashes):
         share = f"{covered / len(found.hashes):.0%}"
-        told = f"at most 30% may be phrases of {size} words or letters that were there before, but {share} are"
+        told = f"at most 70% may be phrases of {size} words or letters that were there before, but {share} are"
         return told, {"words": covered, "of": len(found.hashes)}
     return None
 
@@ -247,7 +248,7 @@ def _language(seen: _Text) -> Found:
         return f"Korean must be Hangul, but {seen.hangul} of {whole} letters are", {"hangul": seen.hangul}
     if seen.language == "en" and seen.hangul > 0.3 * whole:
         return f"English must be Latin, but {seen.hangul} of {whole} letters are Hangul", {"hangul": seen.hangul}
-    if seen.language == "en" and seen.long and _COMMON.isdisjoint(seen.text.lower().split()):
+    if seen.language == "en" and len(seen.words) >= _COMMON_FROM and _COMMON.isdisjoint(seen.text.lower().split()):
         return "English must hold a common word such as 'the' or 'of', but holds none", {"words": len(seen.words)}
     return None
 

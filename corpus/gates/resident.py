@@ -29,7 +29,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _SPACED = re.compile(r"(?<!\d)(?<!\d )\d(?: \d){5}(?: ?- ?| {1,3})\d(?: \d){6}(?! ?\d)")
-_PARTED = re.compile(r"(?<=\d)-?\r?\n(?=\d)")
+_PARTED = re.compile(r"\n(?=\d)")
 _REST = re.compile(rf"\d+[{re.escape(_MASK)}]*")
 _STRONG = re.compile(r"[-~/_:가-힣a-z]")
 _CUES = re.compile(
@@ -79,12 +79,14 @@ def _parted(page: Page) -> Iterator[Hit]:
         return
     for gap in _PARTED.finditer(page.text):
         start, end = max(0, gap.start() - 20), min(len(page.text), gap.end() + 20)
-        left = page.text[start : gap.start()]
+        left = page.text[start : gap.start()].removesuffix("\r").removesuffix("-")
+        if not left[-1:].isdigit():
+            continue
         for match in _NUMBER.finditer(left + page.text[gap.end() : end]):
             if not match.start() < len(left) < match.end() or match.start("sep") <= len(left) <= match.end("sep"):
                 continue
             kind, first, last = _kind(match["date"], match["rest"]), start + match.start(), start + match.end()
-            last += gap.end() - gap.start()
+            last += gap.end() - start - len(left)
             if kind and "-" in match["sep"] and not page.fraction(first):
                 yield Hit(kind, first, last)
 
@@ -101,7 +103,10 @@ def _judge(page: Page, match: re.Match[str]) -> Kind | None:
     whole = match["rest"].isdigit() and not match["mark"] and len(match["date"]) == 6
     if whole and not gap.strip(" .()[]\r\n") and gap.count("\n") < 2 and not _doubtful(page, start, end):
         return kind
-    return kind if _evident(page, start, end, digits=match["date"] + match["rest"]) else None
+    digits = match["date"] + match["rest"]
+    if gap in ("", " ") and checks(digits) and not page.joined(start, end) and not page.cued(start, words=_OTHER):
+        return kind
+    return kind if _evident(page, start, end, digits=digits) else None
 
 
 def _doubtful(page: Page, start: int, end: int) -> bool:

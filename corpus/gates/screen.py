@@ -16,6 +16,8 @@ from corpus.gates.spellings import as_expression
 from corpus.gates.terms import Terms
 from corpus.modality import Record
 
+_SHOWN = 80  # letters of a licence that a record states
+
 Gate = Literal["licences", "personal", "contamination", "quality"]
 
 
@@ -109,8 +111,9 @@ class Screen:
         reason = known[source, record.license]
         if reason is None:
             return None
-        self._counts["licences"][record.license] += 1
-        return Finding(gate="licences", code="licence", reason=reason, detail={"license": record.license})
+        shown = record.license[:_SHOWN]
+        self._counts["licences"][shown] += 1
+        return Finding(gate="licences", code="licence", reason=reason, detail={"license": shown})
 
     def _personal(self, text: str, source: str, modality: str) -> Finding | None:
         if modality in self._config.personal.skip:

@@ -13,7 +13,7 @@ _CC0 = re.compile(r"\bcc[ -]?(?:0|zero)\b|creative commons (?:cc0|zero)|\bpublic
 _SHORT = re.compile(r"\bcc[ :_-]*by(?P<rest>(?:[ _-]*(?:nc|nd|sa))*)(?P<after>.*)")
 _LONG = re.compile(r"(?:creative commons|\bcc)\b.*?\battribution(?P<rest>.*)|^attribution[ -](?P<bare>.*)")
 _VERSION = re.compile(r"\b(?:v|version )?(1\.0|2\.0|2\.1|2\.5|3\.0|4\.0)\b")
-_PORT = re.compile(r"\b(igo|au|at|de|fr|jp|kr|nl|uk|us)\b")
+_PORT = re.compile(r"\b(igo)\b|\d\.\d[ -]+(au|at|de|fr|jp|kr|nl|uk|us)(?=$|[).,;])")
 _PORTS = {"intergovernmental": "igo", "korea": "kr", "japan": "jp", "germany": "de", "united states": "us"}
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _FILLING = re.compile(r"\b(?:the|licen[sc]ed?|under|terms of|a|an)\b|https?://")
@@ -63,7 +63,8 @@ def normalised(text: str) -> str | None:
     """Returns the SPDX identifier that a spelling means, or None where it is not certain.
 
     A Creative Commons licence without its version is LicenseRef-CC-BY and the like: all versions have the same terms.
-    Text that names two licences, or a free one and a restriction, is not certain.
+    Of several of Creative Commons (for an article and its data) the strictest counts; other two licences, or a free
+    one and a restriction, are not certain.
     """
     stripped = " ".join(text.split()).strip(" .;,")
     if " " not in stripped and terms_of(stripped) is not None:
@@ -75,15 +76,20 @@ def normalised(text: str) -> str | None:
         .replace("\u2011", "-")
         .replace("noncommercial", "non-commercial")
     )
-    rest = _BRACKETS.sub(" ", plain)
-    found = {name for name in (_address(plain), _kogl(plain), _commons(plain), _other(rest)) if name}
-    exact = {name.rpartition("-")[0] for name in found if name.startswith("CC-BY")}
-    found -= {f"LicenseRef-{family}" for family in exact}  # its address tells the version
-    if len(found) != 1:
+    shared = _commons(plain)
+    others = {name for name in (_kogl(plain), _other(_BRACKETS.sub(" ", plain))) if name} - shared
+    if len(others) + bool(shared) != 1:
         return None
-    name = found.pop()
+    name = min(shared or others, key=_leave)
+    return None if _leave(name)[0] and _RESTRICTED.search(plain) else name
+
+
+def _leave(name: str) -> tuple[bool, bool, bool, bool, str]:
+    """Orders licences by what they allow: of those of an article and of its data, the first holds for all."""
     held = terms_of(name)
-    return None if held and held.commercial and _RESTRICTED.search(plain) else name
+    if held is None:
+        return (False, False, False, False, name)
+    return (held.commercial, held.derivatives, not held.share_alike, name == "CC0-1.0", name)
 
 
 def as_expression(text: str) -> str:
@@ -93,10 +99,7 @@ def as_expression(text: str) -> str:
     return text if known and text.strip() else normalised(text) or text
 
 
-def _address(plain: str) -> str | None:
-    found = _URL.search(plain)
-    if not found:
-        return None
+def _address(found: re.Match[str]) -> str | None:
     if found["public"]:
         return "CC0-1.0" if found["public"] == "zero" else "CC-PDM-1.0"
     kind = "by-nc-nd" if found["kind"] == "by-nd-nc" else found["kind"]
@@ -108,14 +111,20 @@ def _kogl(plain: str) -> str | None:
     return f"LicenseRef-KOGL-{found[1]}" if found else None
 
 
-def _commons(plain: str) -> str | None:
-    if _CC0.search(plain):
-        return "CC0-1.0"
-    short = _SHORT.search(plain)
+def _commons(plain: str) -> set[str]:
+    """Returns the Creative Commons licences that a text names, by address and by name."""
+    named = _URL.sub(" ", plain)
+    short, long = _SHORT.search(named), _LONG.search(named)
+    found = {_address(match) for match in _URL.finditer(plain)}
     if short:
-        return _from_words(f"{short['rest']} {short['after']}")
-    long = _LONG.search(plain)
-    return _from_words(long["rest"] or long["bare"] or "") if long else None
+        found.add(_from_words(f"{short['rest']} {short['after']}"))
+    elif long:
+        found.add(_from_words(long["rest"] or long["bare"] or ""))
+    if _CC0.search(named):
+        found.add("CC0-1.0")
+    names = {name for name in found if name}
+    exact = {match[1] for name in names if (match := re.match(r"CC-(BY[A-Z-]*?)-\d", name))}
+    return {name for name in names if name.removeprefix("LicenseRef-CC-") not in exact}  # the address tells the version
 
 
 def _from_words(rest: str) -> str | None:
@@ -126,7 +135,7 @@ def _from_words(rest: str) -> str | None:
         words = words.replace(country, code)
     parts = [part for part in ("nc", "nd", "sa") if re.search(rf"\b{part}\b", words.replace("_", " "))]
     version, port = _VERSION.search(words), _PORT.search(words)
-    return _named(parts, version[1] if version else None, port[1] if port else None)
+    return _named(parts, version[1] if version else None, (port[1] or port[2]) if port else None)
 
 
 def _named(parts: list[str], version: str | None, port: str | None) -> str | None:

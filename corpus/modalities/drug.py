@@ -81,7 +81,7 @@ def _table(path: Path, options: Options) -> Iterator[Item]:
         columns = drugtables.atc_columns(list(_first(path, options)), options.columns)
         names = drugtables.atc_names(drugtables.cells_of(tables.rows(path, options)), columns)
         yield from tables.records(
-            rows, choose=lambda _: columns, make=lambda row, found: [drugtables.atc_record(row, found, names)]
+            rows, choose=lambda _: columns, make=lambda row, found: [drugtables.atc_record(row, found, names=names)]
         )
     else:
         yield from _facts(rows, options)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from corpus import cpic, document, fhir, headings, jsonfile, jsonvalues, knowledge, tables
+from corpus import cpic, document, fhir, headings, jsonfile, knowledge, lines, tables
 from corpus.clean import clean_line, is_missing
 from corpus.dates import is_korean, language_code, written_date
 from corpus.modality import Item, Note, Record, Reject, SourceError, UnusableError, reject
@@ -42,16 +43,27 @@ class Options(TableOptions):
     date: Annotated[str, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """One JSON value and its place."""
+
+    value: Any
+    where: str
+    offsets: tuple[int, int] | None
+
+
 def read(path: Path, options: Options, /) -> Iterator[Item]:
     """Yields one record a recommendation, plan or document."""
     kind = tables.suffix(path)
     if kind in _PROSE:
         yield from _prose(path, options)
     elif kind in (".json", ".jsonl", *_LINES):
-        yield from _json(path, options, lines=kind != ".json")
+        yield from _json(path, options, by_line=kind != ".json")
     else:
         for item in tables.rows(path, options):
-            yield from [item] if isinstance(item, Reject) else _records(item.cells, item.where, options)
+            yield from (
+                [item] if isinstance(item, Reject) else _records(item.cells, item.where, options, offsets=item.offsets)
+            )
 
 
 def render(content: Mapping[str, Any], /) -> str:
@@ -80,13 +92,27 @@ def _refuse_page(written: str) -> None:
         )
 
 
-def _json(path: Path, options: Options, *, lines: bool) -> Iterator[Item]:
-    found = jsonvalues.each(path, encoding=options.encoding) if lines else _values(path, options)
-    for item in found:
-        yield from [item] if isinstance(item, Reject) else _records(item[1], item[0], options)
+def _json(path: Path, options: Options, *, by_line: bool) -> Iterator[Item]:
+    for found in _lines(path, options) if by_line else _values(path, options):
+        if isinstance(found, Reject):
+            yield found
+        else:
+            yield from _records(found.value, found.where, options, offsets=found.offsets)
 
 
-def _values(path: Path, options: Options) -> Iterator[tuple[str, Any] | Reject]:
+def _lines(path: Path, options: Options) -> Iterator[_Found | Reject]:
+    for line in lines.placed_lines(path, encoding=options.encoding):
+        if line.text is not None and not line.text.strip():
+            continue
+        try:
+            if line.text is None:
+                raise UnusableError("too_large", "must have shorter lines, but has one that is too long; cut it")  # noqa: TRY301
+            yield _Found(value=jsonfile.loads(line.text), where=f"line {line.number}", offsets=line.offsets)
+        except UnusableError as error:
+            yield reject(error, where=f"line {line.number}", excerpt=line.text or "")
+
+
+def _values(path: Path, options: Options) -> Iterator[_Found | Reject]:
     """Yields each element of a list, or the one object of a file."""
     _refuse_page("".join(islice(tables.lines(path, encoding=options.encoding), 20))[:5000])
     keyed: dict[str, Any] = {}
@@ -96,18 +122,19 @@ def _values(path: Path, options: Options) -> Iterator[tuple[str, Any] | Reject]:
         elif isinstance(item.key, str):
             keyed[item.key] = item.value
         else:
-            yield item.where, item.value
+            yield _Found(value=item.value, where=item.where, offsets=item.offsets)
     if keyed:
-        yield "document", keyed
+        yield _Found(value=keyed, where="document", offsets=None)
 
 
-def _records(answer: Any, where: str, options: Options) -> Iterator[Item]:
+def _records(answer: Any, where: str, options: Options, *, offsets: tuple[int, int] | None) -> Iterator[Item]:
     """Yields the records of one JSON value or row; a bundle holds several."""
     try:
         if isinstance(answer, dict) and "resourceType" in answer:
-            yield from _resources(answer, where, options)
+            for item in _resources(answer, where, options):
+                yield replace(item, offsets=offsets) if isinstance(item, Record) else item
         else:
-            yield _answer(answer, where, options)
+            yield replace(_answer(answer, where, options), offsets=offsets)
     except UnusableError as error:
         yield reject(error, where=where, excerpt=answer)
 
@@ -118,7 +145,9 @@ def _answer(answer: Any, where: str, options: Options) -> Record:
         return _record(found.facts, found.sections, options, group=found.guideline, where=where, ids=found.ids)
     if isinstance(answer, dict) and any(isinstance(answer.get(name), str) for name in _BODY):
         return _text_record(answer, options, where=where)
-    keys = f"has the keys {fhir.shown(', '.join(map(str, answer)))}" if isinstance(answer, dict) else type(answer).__name__
+    keys = (
+        f"has the keys {fhir.shown(', '.join(map(str, answer)))}" if isinstance(answer, dict) else type(answer).__name__
+    )
     raise UnusableError("no_guideline", f"must be a CPIC answer, a FHIR resource or a text, but {keys}")
 
 

@@ -22,7 +22,7 @@ _XML = (".xml", ".nxml", ".bioc")
 _LINES = (".iob", ".iob2", ".conll", ".bio", ".pubtator")
 SUFFIXES = (*tables.SUFFIXES, *_XML, *_LINES)
 SCALE = "L6"
-SYMBOLS = tags("literature")
+SYMBOLS = (*tags("literature"), *document.SYMBOLS)
 _TABLES = ("pubmedqa", "choices", "answers", "articles", "relations", "papers", "fields")
 _HOLDERS = ("questions", "data", "examples", "items")  # an object whose one list of rows is called so
 
@@ -108,9 +108,9 @@ def _detect(path: Path, options: Options) -> str:
         return _detect_table(path, options)
     if kind in (".json", ".jsonl"):
         return "bioc" if _is_bioc(path, options) else _detect_table(path, options)
-    first = _first_line(path, options)
-    if kind in _XML or first.lstrip("\ufeff ").startswith("<"):
+    if kind in _XML or _starts_like_xml(path):
         return _detect_xml(path)
+    first = _first_line(path, options)
     if bioc.is_pubtator(first):
         return "pubtator"
     is_iob = iob.is_iob(list(islice(tables.lines(path, encoding=options.encoding), 50)))
@@ -135,6 +135,11 @@ def _detect_table(path: Path, options: Options) -> str:
         told = "must be articles, questions with answers, findings (intervention, comparator, outcome) or IOB"
         raise SourceError("wrong_columns", f"{told}, but has {', '.join(columns)[:300]}; set format: or fields:")
     return kind or "papers"
+
+
+def _starts_like_xml(path: Path) -> bool:
+    with tables.open_bytes(path) as file:
+        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def _first_line(path: Path, options: Options) -> str:

@@ -30,9 +30,9 @@ _USUAL = (
 )
 _INCHI = ("inchi", "standardinchi", "inchistring")
 _IDS = {
-    "chembl": ("moleculechemblid", "chemblid", "compoundchemblid"),
+    "chembl": ("moleculechemblid", "chemblid", "compoundchemblid", "cmpdchemblid"),
     "cid": ("cid", "pubchemcid", "pubchemcompoundcid"),
-    "inchikey": ("inchikey", "standardinchikey"),
+    "inchikey": ("inchikey", "standardinchikey", "ligandinchikey"),
     "cas": ("cas", "casrn", "casnumber"),
     "unii": ("unii",),
     "dtxsid": ("dtxsid", "dsstoxsubstanceid"),

@@ -18,6 +18,8 @@ from slurm.files import digest
 
 SUFFIXES = (".h5ad", ".h5", ".zarr", ".zip", ".tar", ".tgz", ".mtx")
 BESIDE = (".mtx",)  # a matrix is read with the names beside it
+FOLDERS = ("matrix.mtx", "matrix.mtx.gz")
+BESIDE = (".mtx",)
 SCALE = "L3"
 SYMBOLS = tags("cell")
 _SEVERAL = " || "

@@ -10,7 +10,7 @@ from pydantic import Field
 from corpus import annotations, counts, document, papers, series, tables
 from corpus.annotations import Column, Columns, Name
 from corpus.entities import column_title, first_column, task_names
-from corpus.figures import figure_columns
+from corpus.figures import counts_rows, figure_columns
 from corpus.modality import Item, Note, Record, Reject, SourceError, UnusableError, reject
 from corpus.series import Bounds, Layout
 from corpus.spool import Spool
@@ -97,7 +97,8 @@ def _layout(path: Path, options: Options, found: list[str]) -> Layout:
     facts = annotations.find_columns(options.facts, found)
     used = {*chosen.values(), *by, *years, *(str(spec.column) for spec in facts.values())}
     if chosen["time"] is None and not years:
-        rest = task_names([name for name in found if name not in used or name in by], taken=("place", "code"))
+        said = [name for name in found if (name not in used or name in by) and not counts_rows(name)]
+        rest = task_names(said, taken=("place", "code"))
         facts = facts or {name: Column(column=column) for name, column in rest.items()}
         return Layout(entity=str(chosen["entity"]), code=chosen["code"], facts=facts)
     columns = (
@@ -125,7 +126,7 @@ def _values(path: Path, options: Options, found: list[str], *, used: set[str], i
     if options.values is not None:
         return [annotations.find_column(name, found) for name in options.values]
     rest = [name for name in found if name not in used]
-    value = first_column(rest, series.VALUES) if indicator is not None else None
+    value = first_column(rest, series.VALUES if indicator is not None else series.SURE_VALUES)
     chosen = [value] if value is not None else figure_columns(_cells(path, options), besides=used, share=_SHARE)
     if not chosen:
         raise SourceError(
@@ -165,7 +166,7 @@ def _places(rows: Iterator[Row | Reject], layout: Layout, options: Options) -> I
                 named, code = series.place(row.cells, layout)
                 group = tables.group_of(row.cells, _group(options, row), default="")
                 facts = {"code": code, **annotations.take(row.cells, layout.facts)}
-                spool.add(named, [row.where, facts, group, list(series.cells(row.cells, layout, bounds))])
+                spool.add(named, [row.where, facts, group, list(series.cells(row.cells, layout, bounds=bounds))])
                 taken += 1
             except UnusableError as error:
                 yield reject(error, where=row.where, excerpt=row.cells)

@@ -21,9 +21,19 @@ from corpus.variants import Mutation
 SUFFIXES = (*fasta.SUFFIXES, *structures.SUFFIXES, *tables.SUFFIXES)
 SCALE = "L3"
 SYMBOLS = sequences.SYMBOLS
-_USUAL = ("sequence", "seq", "proteinsequence", "protein", "aasequence", "aaseq", "targetseq", "targetsequence")
+_USUAL = (
+    "sequence",
+    "seq",
+    "proteinsequence",
+    "protein",
+    "aasequence",
+    "aaseq",
+    "targetseq",
+    "targetsequence",
+    "primary",
+)
 _IDS = {
-    "uniprot": ("uniprot", "uniprotid", "uniprotaccession", "accession"),
+    "uniprot": ("uniprot", "uniprotid", "uniprotaccession", "entry"),
     "dms": ("dmsid",),
     **{kind: (kind,) for kind in fasta.IDS if kind != "uniprot"},
 }

@@ -17,9 +17,9 @@ from corpus.symbols import inside, tags
 from corpus.tables import Row, TableOptions
 from slurm.files import digest
 
-SUFFIXES = (*tables.SUFFIXES, ".data", ".xml", ".xpt", ".ndjson")
+SUFFIXES = (*tables.SUFFIXES, ".xml", ".xpt", ".ndjson")
 SCALE = "L5"
-SYMBOLS = tags("trial")
+SYMBOLS = (*tags("trial"), *document.SYMBOLS)
 Format = Literal["participants", "registry", "cdisc", "topics", "judgements"]
 
 
@@ -31,7 +31,6 @@ class Options(TableOptions):
         study: what the trial is called; the first line of every participant.
         fields: what was known of a participant at the start: `{name: column}`, in the order to write.
         outcome: what happened, written behind the record.
-        missing: what else than an empty cell, NA and the like says that a value is not known: `["?"]`.
         domain: of a CDISC table that does not say it, such as AE or ADTTE.
     """
 
@@ -39,7 +38,6 @@ class Options(TableOptions):
     study: str | None = Field(default=None, min_length=1)
     fields: Columns = Field(default_factory=dict)
     outcome: Columns = Field(default_factory=dict)
-    missing: tuple[str, ...] = ()
     domain: str | None = Field(default=None, pattern="^[A-Z0-9]{2,8}$")
 
     @model_validator(mode="after")
@@ -60,7 +58,6 @@ class _Chosen:
     fields: dict[str, Column]
     outcome: dict[str, Column]
     group: str | None
-    missing: frozenset[str]
 
 
 def read(path: Path, options: Options, /) -> Iterator[Item]:
@@ -105,24 +102,18 @@ def _choose(found: list[str], options: Options) -> _Chosen:
         fields=annotations.find_columns(options.fields, found),
         outcome=annotations.find_columns(options.outcome, found),
         group=None if options.group is None else annotations.find_column(options.group, found),
-        missing=frozenset(options.missing),
     )
 
 
 def _record(row: Row, chosen: _Chosen) -> Iterator[Record]:
-    cells = (
-        {name: None if value in chosen.missing else value for name, value in row.cells.items()}
-        if chosen.missing
-        else row.cells
-    )
-    fields = annotations.take(cells, chosen.fields)
-    outcome = annotations.take(cells, chosen.outcome)
+    fields = annotations.take(row.cells, chosen.fields)
+    outcome = annotations.take(row.cells, chosen.outcome)
     if not fields:
         raise UnusableError("no_field", "must have a field, but all are missing")
     if not outcome:
         raise UnusableError("no_outcome", "must have an outcome, but it is missing")
     content = {"fields": {"study": chosen.study, **fields}, "outcome": outcome}
-    yield Record(content=content, group=tables.group_of(cells, chosen.group, default=digest(content)))
+    yield Record(content=content, group=tables.group_of(row.cells, chosen.group, default=digest(content)))
 
 
 def _detect(path: Path, options: Options) -> str:
@@ -199,7 +190,7 @@ def _studies(path: Path, options: Options) -> Iterator[Item]:
 def _json_studies(path: Path, options: Options) -> Iterator[tuple[str, Any] | Reject]:
     """The members of a list or of a page one by one; the whole file where it is one study."""
     keys = {item.key for item in items(path, encoding=options.encoding)}
-    if all(isinstance(key, int) for key in keys):
+    if keys and all(isinstance(key, int) for key in keys):
         for item in items(path, encoding=options.encoding):
             yield item.value if isinstance(item.value, Reject) else (item.where, item.value)
         return

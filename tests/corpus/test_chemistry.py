@@ -88,7 +88,11 @@ def test_mol_blocks_of_both_versions() -> None:
         (V2000.format("C  ") + BOND.format(1), "unparsable", "must be a mol block, but has no line M  END"),
         (V2000.format("Xx ") + BOND.format(1) + "M  END\n", "unparsable", "must be a mol block that RDKit reads"),
         (V2000.format("R# ") + BOND.format(1) + "M  END\n", "wildcard", "must name every atom"),
-        (V2000.format("L  ") + BOND.format(1) + "M  ALS   1  2 F C   N   \nM  END\n", "query", "a list of possible atoms"),
+        (
+            V2000.format("L  ") + BOND.format(1) + "M  ALS   1  2 F C   N   \nM  END\n",
+            "query",
+            "a list of possible atoms",
+        ),
         (V2000.format("C  ") + BOND.format(8) + "M  END\n", "bond", "but has an unspecified one"),
         (
             V2000.format("C  ") + BOND.format(1) + "M  STY  1   1 SRU\nM  SAL   1  2   1   2\nM  END\n",

@@ -23,11 +23,11 @@ def found(tmp_path: Path, read: Read) -> Callable[..., Any]:
 
 
 def test_an_article_is_cut_at_its_headings() -> None:
-    text = "TITLE: \nA drug\n\n\n\nABSTRACT.METHODS:\nWe did.\n\nABSTRACT.RESULTS:\nIt was.\n\n\nIt began.\nFigure 1BODY.1. NEXT:\nEnd."
+    abstract = "ABSTRACT.METHODS:\nWe did.\n\nABSTRACT.RESULTS:\nIt was."
+    text = f"TITLE: \nA drug\n\n\n\n{abstract}\n\n\nIt began.\nFigure 1BODY.1. NEXT:\nEnd."
     assert cut(text) == (
         "A drug",
         [
-            ("Text", ""),
             ("Abstract: Methods", "We did."),
             ("Abstract: Results", "It was."),
             ("Text", "It began.\nFigure 1"),

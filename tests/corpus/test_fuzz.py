@@ -35,10 +35,23 @@ SEEDS = {
     "atc.csv": b"atc_code,name,level\nA,x,1\nA10,y,2\n",
     "years.csv": '지역,성별,시점,인구\n서울,남,2020,"1,100"\n'.encode("cp949"),
     "wide.csv": b"Country Name,Country Code,1990,1991\nKorea,KOR,5,..\n",
+    "article.nxml": b'<article><front><article-meta><article-id pub-id-type="pmid">7</article-id></article-meta>'
+    b'</front><body><sec><title>A</title><p>x<sup>2</sup> <xref ref-type="bibr">1</xref></p></sec></body></article>',
+    "citation.xml": b"<PubmedArticle><MedlineCitation><PMID>7</PMID><Article><ArticleTitle>T</ArticleTitle><Abstract>"
+    b"<AbstractText>x</AbstractText></Abstract></Article></MedlineCitation></PubmedArticle>",
+    "asked.jsonl": b'{"question": "Q", "opa": "a", "opb": "b", "cop": 2}\n',
+    "words.tsv": b"a\tO\nb\tB-X\n\nc\tO\n",
+    "study.json": b'{"studies": [{"protocolSection": {"identificationModule": {"nctId": "NCT00000001"}}}]}',
+    "ae.csv": b"STUDYID,DOMAIN,USUBJID,AETERM,AESTDY\nS,AE,1,Rash,2\nS,AE,1,Fall,1\n",
+    "topics.xml": b'<topics><topic number="1">A man</topic></topics>',
+    "a.tmx": b'<tmx><tu><tuv xml:lang="en"><seg>a</seg></tuv><tuv xml:lang="ko"><seg>&#xAC00;</seg></tuv></tu></tmx>',
     "a.xml": b"<ICD10CM.tabular><diag><name>A00</name><desc>Cholera</desc></diag></ICD10CM.tabular>",
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "variants.tsv": {"wild_type": "MKTAY"},
+    "study.json": {"format": "registry"},
+    "ae.csv": {"format": "cdisc"},
+    "topics.xml": {"format": "topics"},
     "trial": {"study": "T", "fields": {"s": "smiles"}, "outcome": {"o": "label"}},
 }
 PAIRS = [
@@ -46,7 +59,9 @@ PAIRS = [
     *(("drug", name) for name in ("label.xml", "fda.json", "pairs.tsv", "pairs.txt", "samples.csv", "atc.csv")),
     *(("protein", name) for name in ("a.fasta", "a.pdb", "a.cif", "variants.tsv")),
     *(("population", "years.csv"), ("population", "wide.csv")),
-    *(("trial", "a.csv"), ("text", "a.jsonl"), ("text", "a.md"), ("text", "a.xml")),
+    *(("literature", name) for name in ("article.nxml", "citation.xml", "asked.jsonl", "words.tsv")),
+    *(("trial", name) for name in ("a.csv", "study.json", "ae.csv", "topics.xml")),
+    *(("text", name) for name in ("a.jsonl", "a.md", "a.xml", "a.tmx")),
 ]
 
 

@@ -82,6 +82,7 @@ def test_a_recommendation_keeps_genotype_advice_and_strength(tmp_path: Path, rea
             ["Strength of recommendation", "Optional"],
         ],
     }
+    assert record.offsets == (1, (tmp_path / "a.json").stat().st_size - 1)
     assert (record.ids, record.where) == (("cpic-recommendation:8350912", "clinpgx:PA166251445"), "item 0")
 
 

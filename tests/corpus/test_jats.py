@@ -10,6 +10,7 @@ from corpus.modality import SourceError
 
 Read = Callable[..., Any]
 HEAD = '<?xml version="1.0"?><!DOCTYPE article PUBLIC "-//NLM//DTD JATS//EN" "JATS-archivearticle1.dtd">'
+CC = "http://creativecommons.org/"
 LINKED = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
@@ -75,8 +76,10 @@ def test_an_article_is_read_whole(found: Callable[..., Any]) -> None:
         ("a<list><list-item><p>one</p></list-item><list-item><p>two</p></list-item></list>", "a\n- one\n- two"),
         (r"<inline-formula><tex-math>\begin{document}$$x^2$$\end{document}</tex-math></inline-formula>", "x^2"),
         (
-            '<math xmlns="m"><mfrac><mi>a</mi><msup><mi>b</mi><mn>2</mn></msup></mfrac><msqrt><mi>c</mi></msqrt></math>',
-            "(a)/(b^(2))sqrt(c)",
+            "<m:math xmlns:m='m'><mfrac><mi>a</mi><mi>b</mi></mfrac><msqrt><msup>{}</msup></msqrt></m:math>".format(
+                "<mi>c</mi><mn>2</mn>"
+            ),
+            "(a)/(b)sqrt(c^(2))",
         ),
         ("a<fn><p>note</p></fn><supplementary-material><p>file</p></supplementary-material> b", "a b"),
     ],
@@ -101,7 +104,10 @@ def test_sets_namespaces_and_missing_articles(found: Callable[..., Any]) -> None
     reply = '<Reply Id="PMC5" error="not available"/>'
     got = found(f"<pmc-articleset>{spaced}{reply}<article/>{article()}</pmc-articleset>", "a.xml")
     assert [record.where for record in got.records] == ["article 1 (pmid:7)", "article 4 (pmid:7)"]
-    assert [(item.where, item.code) for item in got.rejects] == [("article 2", "not_available"), ("article 3", "no_front")]
+    assert [(item.where, item.code) for item in got.rejects] == [
+        ("article 2", "not_available"),
+        ("article 3", "no_front"),
+    ]
 
 
 def test_other_languages_are_pairs_of_the_article(found: Callable[..., Any]) -> None:
@@ -121,14 +127,24 @@ def test_other_languages_are_pairs_of_the_article(found: Callable[..., Any]) -> 
     ("permissions", "licence"),
     [
         ("", None),
-        ('<license xlink:href="https://creativecommons.org/licenses/by/4.0/"><license-p>x</license-p></license>', "CC-BY-4.0"),
-        ('<license><license-p><ext-link xlink:href="http://creativecommons.org/licenses/by-nc/3.0"/> or '
-         '<ext-link xlink:href="http://creativecommons.org/publicdomain/zero/1.0/"/></license-p></license>', "CC-BY-NC-3.0"),
-        ("<license><license-p>under the Creative Commons Attribution License, which</license-p></license>", "LicenseRef-CC-BY"),
+        (
+            '<license xlink:href="https://creativecommons.org/licenses/by/4.0/"><license-p>x</license-p></license>',
+            "CC-BY-4.0",
+        ),
+        (
+            "<license>{}{}</license>".format(
+                *(f'<ext-link xlink:href="{CC}{kind}"/>' for kind in ("licenses/by-nc/3.0", "publicdomain/zero/1.0/"))
+            ),
+            "CC-BY-NC-3.0",
+        ),
+        (
+            "<license><license-p>under the Creative Commons Attribution License, which</license-p></license>",
+            "LicenseRef-CC-BY",
+        ),
         ("<license><license-p>for text mining only</license-p></license>", "LicenseRef-PMC-OA-Other"),
         ("<copyright-statement>the Creative Commons Attribution License</copyright-statement>", "LicenseRef-CC-BY"),
     ],
-)  # fmt: skip
+)
 def test_the_licence_is_that_of_the_article(found: Callable[..., Any], permissions: str, licence: str | None) -> None:
     got = found(article(f"<permissions>{permissions}</permissions>"))
     assert got.records[0].license == licence
@@ -190,9 +206,20 @@ def test_a_gigantic_article_is_refused_before_it_fills_memory(
     assert found(article(body=f"<body>{'<p>text</p>' * 4000}</body>")).codes() == ["too_large"]
 
 
+def test_a_file_in_one_long_line_is_read(found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpus.lines.LONGEST", 100)
+    assert (
+        len(found(f"<pmc-articleset>{article()}{article()}</pmc-articleset>".replace("\n", " "), "a.xml").records) == 2
+    )
+
+
 def test_korean_xml_in_its_old_encoding(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.xml"
-    path.write_bytes(f'<?xml version="1.0" encoding="euc-kr"?>{article(body="<body><p>환자</p></body>", attributes="")}'.encode("euc-kr"))
+    path.write_bytes(
+        f'<?xml version="1.0" encoding="euc-kr"?>{article(body="<body><p>환자</p></body>", attributes="")}'.encode(
+            "euc-kr"
+        )
+    )
     assert [record.language for record in read("literature", path).records] == ["ko"]
 
 

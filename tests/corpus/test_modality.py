@@ -51,9 +51,7 @@ def test_a_modality_offers_what_the_protocol_says(name: str) -> None:
 
 
 def test_no_symbol_belongs_to_two_modalities() -> None:
-    symbols = sorted(
-        written for found in ALL.values() for written in found.SYMBOLS if written not in document.SYMBOLS
-    )
+    symbols = sorted(written for found in ALL.values() for written in found.SYMBOLS if written not in document.SYMBOLS)
     assert all(first != second for first, second in pairwise(symbols))
 
 

@@ -173,7 +173,7 @@ def test_a_cellxgene_file_gives_its_primary_cells(tmp_path: Path, read: Read) ->
 
 def _without(column: str) -> anndata.AnnData:
     data = _cellxgene()
-    del data.obs[column]
+    data.obs = pd.DataFrame(data.obs).drop(columns=column)
     return data
 
 

@@ -33,14 +33,14 @@ def pairs_of(records: Path, folder: Path, *, rate: float, seed: int = 1, size: i
     pairs = Pairs(records=records, tables=folder, rate=rate, seed=seed)
     for name in spoken(records):
         for split in ("train", "valid"):
-            ranges = Range.of(records_file(records, name, split), size=size)
+            ranges = Range.of(records_file(records, stream=name, split=split), size=size)
             pairs.keep(name, split, [pairs.note(within) for within in ranges])
     return pairs
 
 
 def documents(pairs: Pairs, stream: str, split: str = "train", *, size: int = 700) -> list[Document]:
     ranges = pairs.ranges(stream, split, size=size)
-    return [document for within in ranges for document in pairs.documents(stream, split, within)]
+    return [document for within in ranges for document in pairs.documents(within, stream=stream, split=split)]
 
 
 def texts(pairs: Pairs, stream: str, split: str = "train", *, size: int = 700) -> list[str]:
@@ -49,7 +49,7 @@ def texts(pairs: Pairs, stream: str, split: str = "train", *, size: int = 700) -
 
 @pytest.mark.parametrize("size", [1, 37, 300, WHOLE])
 def test_ranges_of_a_file_hold_every_line_once(records: Path, size: int) -> None:
-    file = records_file(records, "text.ko", "train")
+    file = records_file(records, stream="text.ko", split="train")
     found = [line for within in Range.of(file, size=size) for line in lines(within)]
     assert b"".join(line for _, line in found) == file.read_bytes()
     assert all(file.read_bytes()[place:].startswith(line) for place, line in found)

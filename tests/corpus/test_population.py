@@ -117,6 +117,23 @@ def test_a_wide_table(tmp_path: Path, read: Read) -> None:
     ]
 
 
+def test_a_wide_table_of_dates_and_parts(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Province/State,Country/Region,Lat,1/22/20,1/23/20\nHubei,China,30.9,444,500\n,Korea,36,1,2\n")
+    found = read("population", path)
+    assert [(record.content["facts"]["place"], record.content["sections"]) for record in found.records] == [
+        ("China", [["Value, Hubei", "1/22/20: 444\n1/23/20: 500"]]),
+        ("Korea", [["Value", "1/22/20: 1\n1/23/20: 2"]]),
+    ]
+
+
+def test_a_table_of_sdmx_has_one_column_of_values(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("unit,sex,geo,TIME_PERIOD,OBS_VALUE,DECIMALS\nYR,F,KR,2019,86.3,1\n")
+    (record,) = read("population", path).records
+    assert record.content == {"facts": {"place": "KR"}, "sections": [["OBS_VALUE (YR), F", "2019: 86.3"]]}
+
+
 def test_a_korean_table(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('행정구역별,성별,시점,인구\n서울,남,2020,100\n서울,여,2020,"1,100"\n'.encode("cp949"))
@@ -129,7 +146,7 @@ def test_a_korean_table(tmp_path: Path, read: Read) -> None:
 
 def test_facts_of_places(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text("name\tpopulation\tICU_beds\tnote\nKorea\t5\t\tx\nKorea\t6\t1\ty\nNA\t2\t1\tz\n")
+    path.write_text("rownames\tname\tpopulation\tICU_beds\tnote\n1\tKorea\t5\t\tx\n2\tKorea\t6\t1\ty\n3\tNA\t2\t1\tz\n")
     found = read("population", path)
     assert [record.content["facts"] for record in found.records] == [
         {"place": "Korea", "population": "5", "note": "x"},

@@ -12,8 +12,8 @@ ABSTRACT = """<Abstract><AbstractText Label="METHODS">We <i>saw</i> 10<sup>2</su
 
 
 def citation(inner: str = ABSTRACT, outer: str = "", title: str = "A title.", dates: str = "<Year>2012</Year>") -> str:
-    return f"""<PubmedArticle><MedlineCitation><PMID Version="1">22663011</PMID><Article><Journal><JournalIssue><PubDate>
-        {dates}</PubDate></JournalIssue><Title>NEJM</Title></Journal><ArticleTitle>{title}</ArticleTitle>
+    return f"""<PubmedArticle><MedlineCitation><PMID Version="1">22663011</PMID><Article><Journal><JournalIssue>
+        <PubDate>{dates}</PubDate></JournalIssue><Title>NEJM</Title></Journal><ArticleTitle>{title}</ArticleTitle>
         <ELocationID EIdType="doi" ValidYN="Y">10.1056/NEJMoa1</ELocationID>{inner}<Language>kor</Language>
         <DataBankList><DataBank><AccessionNumberList><AccessionNumber>NCT01245062</AccessionNumber></AccessionNumberList>
         </DataBank></DataBankList></Article>{outer}</MedlineCitation><PubmedData><ArticleIdList>
@@ -53,7 +53,7 @@ def test_a_citation_is_read_whole(found: Callable[..., Any]) -> None:
 
 def test_a_korean_abstract_is_a_pair_and_others_are_told(found: Callable[..., Any]) -> None:
     inner = f"{ABSTRACT}<VernacularTitle>제목</VernacularTitle>"
-    outer = """<OtherAbstract Type="Publisher" Language="kor"><AbstractText>목적: 알아보았다.</AbstractText></OtherAbstract>
+    outer = """<OtherAbstract Language="kor"><AbstractText>목적: 알아보았다.</AbstractText></OtherAbstract>
         <OtherAbstract Language="spa"><AbstractText>Objetivo.</AbstractText></OtherAbstract>"""
     got = found(citation(inner, outer, title="[A title]."))
     assert [(record.language, record.content["facts"]["title"], record.pair) for record in got.records] == [
@@ -95,9 +95,9 @@ def test_dates_are_as_exact_as_they_are_known(found: Callable[..., Any], dates: 
 
 
 def test_books_and_bare_citations(found: Callable[..., Any]) -> None:
-    book = """<PubmedBookArticle><BookDocument><PMID>5</PMID><Book><BookTitle>Reviews</BookTitle><PubDate><Year>2001</Year>
-        </PubDate></Book><ArticleTitle>Gene</ArticleTitle><Abstract><AbstractText>It does.</AbstractText></Abstract>
-        </BookDocument></PubmedBookArticle>"""
+    book = """<PubmedBookArticle><BookDocument><PMID>5</PMID><Book><BookTitle>Reviews</BookTitle><PubDate>
+        <Year>2001</Year></PubDate></Book><ArticleTitle>Gene</ArticleTitle><Abstract><AbstractText>It does.
+        </AbstractText></Abstract></BookDocument></PubmedBookArticle>"""
     got = found(book, "<PubmedArticle><MedlineCitation/></PubmedArticle>")
     assert [(record.ids, record.date) for record in got.records] == [(("pmid:5",), "2001")]
     assert got.codes() == ["no_article"]

@@ -34,12 +34,16 @@ def ask(tmp_path: Path, read: Read) -> Callable[..., Any]:
         {**ABC, "answer_idx": "B", "answer": "two"},
         {"question": "Which?", "opa": "one", "opb": "two", "opc": "three", "opd": "", "cop": "B"},
         {"question": "Which?", "options": {"A": "one", "B": "two", "C": "three"}, "answer": "B"},
-        {"question": "Which?", "options": [{"key": "A", "value": "one"}, {"value": "two"}, {"value": "three"}], "answer": "B"},
+        {
+            "question": "Which?",
+            "options": [{"key": "A", "value": "one"}, {"value": "two"}, {"value": "three"}],
+            "answer": "B",
+        },
         {"question": "Which?", "choices": {"text": ["one", "two", "three"], "label": ["1", "2", "3"]}, "answer": "B"},
         {"question": "Which?", "option1": "one", "option2": "two", "option3": "three", "correct_answer": "B"},
         {"Question": "Which?", "ending0": "one", "ending1": "two", "ending2": "three", "label": "B"},
     ],
-)  # fmt: skip
+)
 def test_an_option_is_chosen(ask: Callable[..., Any], row: dict[str, Any]) -> None:
     (record,) = ask(row).records
     assert record.content["sections"] == [["Question", "Which?"], OPTIONS, ["Answer", "B. two"]]
@@ -56,7 +60,9 @@ def test_the_first_option_is_0_or_1(ask: Callable[..., Any], numbers: list[Any],
 
 def test_where_no_answer_tells_the_number_of_the_first_option_must_be_given(ask: Callable[..., Any]) -> None:
     rows = [{**ABC, "answer": 1}, {**ABC, "answer": 2}]
-    with pytest.raises(SourceError, match="must tell whether answers count from 0 or 1, but has only 1, 2; set first_a"):
+    with pytest.raises(
+        SourceError, match="must tell whether answers count from 0 or 1, but has only 1, 2; set first_a"
+    ):
         ask(*rows)
     assert ask(*rows, first_answer=0).records[0].content["sections"][-1][1] == "B. two"
 
@@ -75,23 +81,57 @@ def test_what_cannot_be_asked_or_answered_is_rejected(ask: Callable[..., Any]) -
 
 
 def test_korean_questions_are_korean(ask: Callable[..., Any]) -> None:
-    row = {"question": "가장 적절한 치료는?", "A": "수술", "B": "관찰", "answer": 2, "cot": "안정적이다.", "subject": "의사"}
+    row = {
+        "question": "가장 적절한 치료는?",
+        "A": "수술",
+        "B": "관찰",
+        "answer": 2,
+        "cot": "안정적이다.",
+        "subject": "의사",
+    }
     (record,) = ask(row).records
     assert record.language == "ko"
     assert record.content == {
         "facts": {"subject": "의사"},
-        "sections": [["질문", "가장 적절한 치료는?"], ["보기", "A. 수술\nB. 관찰"], ["정답", "B. 관찰"], ["해설", "안정적이다."]],
+        "sections": [
+            ["질문", "가장 적절한 치료는?"],
+            ["보기", "A. 수술\nB. 관찰"],
+            ["정답", "B. 관찰"],
+            ["해설", "안정적이다."],
+        ],
     }
 
 
 @pytest.mark.parametrize(
     ("value", "ids"),
     [
-        ({"123456": {"QUESTION": "Is it?", "CONTEXTS": ["We saw."], "LABELS": ["RESULTS"], "final_decision": "yes"}}, ("pmid:123456",)),
-        ([{"question": "Is it?", "context": {"contexts": ["We saw."], "labels": ["RESULTS"]}, "final_decision": "yes"}], ()),
-        ([{"question": "Is it?", "context": {"contexts": ["We saw."], "labels": ["RESULTS"]}, "final_decision": "yes", "pubid": 123456}], ("pmid:123456",)),
+        (
+            {"123456": {"QUESTION": "Is it?", "CONTEXTS": ["We saw."], "LABELS": ["RESULTS"], "final_decision": "yes"}},
+            ("pmid:123456",),
+        ),
+        (
+            [
+                {
+                    "question": "Is it?",
+                    "context": {"contexts": ["We saw."], "labels": ["RESULTS"]},
+                    "final_decision": "yes",
+                }
+            ],
+            (),
+        ),
+        (
+            [
+                {
+                    "question": "Is it?",
+                    "context": {"contexts": ["We saw."], "labels": ["RESULTS"]},
+                    "final_decision": "yes",
+                    "pubid": 123456,
+                }
+            ],
+            ("pmid:123456",),
+        ),
     ],
-)  # fmt: skip
+)
 def test_pubmedqa(ask: Callable[..., Any], value: Any, ids: tuple[str, ...]) -> None:
     (record,) = ask(value, name="a.json").records
     assert record.content["sections"] == [["Question", "Is it?"], ["Results", "We saw."], ["Decision", "yes"]]
@@ -114,8 +154,9 @@ def test_bioasq_and_medquad(ask: Callable[..., Any]) -> None:
         ["Decision", "yes"],
     ]
     assert (record.ids, record.where) == (("pmid:123",), "item 0 of questions")
-    rows = [{"doc": "d1", "focus": "Flu", "qtype": "causes", "question": "Why?", "answer": answer} for answer in ("So.", "")]
+    rows = [
+        {"doc": "d1", "focus": "Flu", "qtype": "causes", "question": "Why?", "answer": answer} for answer in ("So.", "")
+    ]
     got = ask(*rows)
     assert got.records[0].content["facts"] == {"focus": "Flu", "kind of question": "causes"}
     assert (got.records[0].group, got.codes()) == ("d1", ["no_answer"])
-

@@ -39,19 +39,26 @@ CASES: dict[str, tuple[str, dict[str, Any], int, dict[str, int]]] = {
         254,
         {"no_outcome": 52},
     ),
-    "ko_en/ntrex_en_ko_dev.jsonl": ("text", {"group": "doc"}, 2014, {}),
-    "ko_en/tico19_google_en_ko.csv": ("text", {"fields": {"en": ["sourceString"], "ko": [6]}}, 672, {"language": 2}),
-    "ko_en/covid19_scenarios_ko.json": ("text", {"fields": {"en": ["key"], "ko": ["value"]}}, 446, {"language": 4}),
-    "literature_qa/medquad_5_NIDDK_QA.jsonl": ("text", {"fields": {"en": ["question", "answer"]}}, 1192, {}),
-    "literature_qa/medmcqa_dev_part.jsonl": ("text", {"fields": {"en": ["question", "exp"]}}, 3067, {}),
-    "literature_qa/evidence_inference_dev_articles.jsonl": ("text", {"group": "pmcid"}, 60, {}),
-    "literature_qa/pubmedqa_pqal_dev.json": ("text", {"fields": {"en": ["QUESTION", "CONTEXTS"]}}, 500, {}),
-    "literature_qa/ner_BC5CDR-IOB_test.tsv": (  # a word a line, some of them a lone quote
-        "text",
-        {"quotes": False, "header": False, "skip_lines": 125_000, "fields": {"en": [0]}},
-        4382,
+    "clinical_trials/ACTG175.csv": (
+        "trial",
+        {"study": "ACTG 175", "group": "pidnum", "fields": {"age": "age", "CD4": "cd40"}, "outcome": {"event": "cens"}},
+        2139,
         {},
     ),
+    "federated/heart_disease/processed.hungarian.data": (
+        "trial",
+        {"study": "H", "header": False, "missing": ["?"], "fields": {"age": 0, "vessels": 11}, "outcome": {"ill": 13}},
+        294,
+        {},
+    ),
+    "federated/heart_disease/heart-disease.names": ("text", {"whole": True}, 1, {}),
+    "literature_qa/medquad_5_NIDDK_QA.jsonl": ("literature", {}, 1192, {}),
+    "literature_qa/medmcqa_dev_part.jsonl": ("literature", {}, 3067, {}),
+    "literature_qa/evidence_inference_dev_articles.jsonl": ("literature", {}, 60, {}),
+    "literature_qa/evidence_inference_dev_annotations.jsonl": ("literature", {}, 226, {"not_valid": 31}),
+    "literature_qa/rct_adalimumab.jsonl": ("literature", {}, 7, {}),
+    "literature_qa/pubmedqa_pqal_dev.json": ("literature", {}, 500, {}),
+    "literature_qa/ner_BC5CDR-IOB_test.tsv": ("literature", {}, 4797, {}),
 }
 
 

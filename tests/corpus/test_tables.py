@@ -227,3 +227,12 @@ def test_names_are_compared_in_one_form(tmp_path: Path) -> None:
 def test_an_encoding_that_is_none_of_text_is_refused() -> None:
     with pytest.raises(ValueError, match="must be an encoding that Python knows, but is 'base64'; change it"):
         TableOptions(encoding="base64")
+
+
+def test_what_stands_for_nothing_can_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.data"
+    path.write_text("63.0,?,-9\n?,1,2\n")
+    assert _cells(path, header=False, missing=["?", "-9"]) == [
+        {"0": "63.0", "1": "", "2": ""},
+        {"0": "", "1": "1", "2": "2"},
+    ]

@@ -54,7 +54,34 @@ def test_what_is_no_clean_text_is_rejected(given_text: str, code: str) -> None:
 
 
 def test_hangul_is_in_one_form() -> None:
-    assert clean_text("환자") == clean_text("환자") == "환자"
+    assert clean_text("\u1112\u116a\u11ab\u110c\u1161") == clean_text("환자") == "환자"
+
+
+@pytest.mark.parametrize(
+    ("given_text", "cleaned"),
+    [
+        ("a\u200bb\ufeffc\u2060d\u00ade", "abcde"),
+        ("환\u200d자 a\u200cb", "환자 ab"),
+        ("\u202eabc\u202c \u200fd", "abc d"),
+        ("a\U000e0061b", "ab"),
+        ("👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥", "👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥"),
+        ("नमस्\u200dते بب\u200cبب", "नमस्\u200dते بب\u200cبب"),
+        ("\uffa1\uffc2\uffa4", "ㄱㅏㄴ"),
+        ("ＡＢ １２（％）", "ＡＢ １２（％）"),  # noqa: RUF001 - full width is meant
+    ],
+)
+def test_what_nobody_sees_goes_and_joiners_stay_where_they_join(given_text: str, cleaned: str) -> None:
+    assert clean_text(given_text) == clean_text(cleaned) == cleaned
+
+
+def test_a_symbol_cannot_hide_behind_what_nobody_sees() -> None:
+    with pytest.raises(UnusableError, match=r"^reserved_symbol: must"):
+        clean_text("<|\u200beod|>")
+
+
+@pytest.mark.parametrize("text", ["ㅋㅋㅋ", "\u1100\u1161", "\ua960"])
+def test_letters_of_hangul_are_korean_too(text: str) -> None:
+    check_language(text, "ko")
 
 
 @pytest.mark.parametrize(("text", "language"), [("COVID-19", "ko"), ("감염 in 환자", "en")])
@@ -106,6 +133,54 @@ def test_paragraphs_are_documents(tmp_path: Path, read: Read) -> None:
     assert [(item.where, item.code) for item in found.rejects] == [("line 7", "control_character")]
 
 
+def test_a_plain_file_can_be_one_document(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.names"
+    path.write_bytes("제목\r\n\r\n본문".encode("cp949"))
+    got = read("text", path, whole=True, language="ko")
+    assert [(record.content["text"], record.where, record.offsets) for record in got.records] == [
+        ("제목\n\n본문", "line 1", (0, 12))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "message"),
+    [
+        (
+            b" <!DOCTYPE html><p>x</p>",
+            {},
+            r"must be plain text, but is a web page \(HTML\); convert it to text",
+        ),
+        ("환자".encode("utf-16-le") + b"a\0", {}, "must be text, but holds zero bytes, as UTF-16 without a mark"),
+        ("abc".encode("utf-32"), {}, "must be text, but holds zero bytes"),
+        (b"", {}, "must hold data, but is empty"),
+        (b"M\xfcller", {"encoding": "utf-8"}, "must be in utf-8, but"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, read: Read, written: bytes, options: Any, message: str) -> None:
+    (tmp_path / "a.txt").write_bytes(written)
+    with pytest.raises(SourceError, match=message):
+        read("text", tmp_path / "a.txt", **options)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp949", "euc-kr", "utf-16-le"])
+def test_korean_in_many_encodings(tmp_path: Path, read: Read, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("환자가 왔다.\n".encode(encoding))
+    options = {"encoding": encoding} if encoding == "utf-16-le" else {}
+    assert read("text", tmp_path / "a.txt", language="ko", **options).records[0].content["text"] == "환자가 왔다."
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_gigantic_document_is_rejected(
+    tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr("corpus.modalities.text.MOST_CHARACTERS", 50)
+    path = tmp_path / "a.txt"
+    path.write_text("good\n\n" + "long line\n" * 10 + "\nlast\n")
+    got = read("text", path, whole=whole)
+    assert got.codes() == ["too_large"]
+    assert [record.content["text"] for record in got.records] == ([] if whole else ["good", "last"])
+
+
 def test_icd_categories(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.xml"
     path.write_text(ICD)
@@ -118,10 +193,14 @@ def test_icd_categories(tmp_path: Path, read: Read) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><ICD10CM.tabular/>', "without a document type"),
+        (
+            '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><ICD10CM.tabular/>',
+            "must be XML that declares no entities",
+        ),
         ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><ICD10CM.tabular/>', "without a document type"),
-        ("<html></html>", "must be an ICD-10-CM tabular list, but is <html>; use another format"),
-        (ICD[:-30], "must be XML, but unclosed token"),
+        ("<html></html>", r"must be plain text, but is a web page \(HTML\); convert it to text"),
+        ("<label></label>", "must be an ICD-10-CM tabular list, but is <label>; use another format"),
+        (ICD[:-30], "must be XML, but"),
         ("no xml", "must be XML, but"),
     ],
 )

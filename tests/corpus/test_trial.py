@@ -59,6 +59,46 @@ def test_a_field_has_a_name_that_can_be_read_back(name: str) -> None:
         Options.model_validate({**WANTED, "fields": {name: "age"}})
 
 
+@pytest.mark.parametrize("lacking", ["study", "fields", "outcome"])
+def test_participants_are_asked_for_whole(lacking: str) -> None:
+    wanted = {key: value for key, value in WANTED.items() if key != lacking}
+    with pytest.raises(ValidationError, match=f"must have study, fields and outcome .* but lacks {lacking}; add it"):
+        Options.model_validate({"format": "participants", **wanted})
+
+
+def test_other_words_for_missing(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.data"
+    path.write_text("63,1,0\n?,?,1\n50,?,?\n")
+    options = {"study": "Heart", "header": False, "fields": {"age": 0, "sex": 1}, "outcome": {"ill": 2}}
+    got = read("trial", path, missing=["?"], **options)
+    assert got.records[0].content == {"fields": {"study": "Heart", "age": "63", "sex": "1"}, "outcome": {"ill": "0"}}
+    assert got.codes() == ["no_field", "no_outcome"]
+
+
+def test_documents_come_back_beside_participants(tmp_path: Path, read: Read) -> None:
+    content = {"facts": {"trial": "NCT00000001"}, "sections": [["Arms", "- A"]]}
+    assert parse(render(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "message"),
+    [
+        (
+            "a.csv",
+            "age,died\n1,0\n",
+            r"must be registered trials, CDISC \(USUBJID\).* but has age, died; set study, fields",
+        ),
+        ("a.xml", "<article/>", "must be TREC's topics or clinical_study, but is <article>; use another modality"),
+        ("a.xpt", "plain", "must be a whole SAS transport file of version 5, but"),
+        ("a.json", "[", "must be JSON, but"),
+    ],
+)
+def test_other_files_are_one_error(tmp_path: Path, read: Read, name: str, written: str, message: str) -> None:
+    (tmp_path / name).write_text(written)
+    with pytest.raises(SourceError, match=message):
+        read("trial", tmp_path / name)
+
+
 def test_the_demo_trial_is_read_whole(read: Read, real: Callable[[str], Path]) -> None:
     path = real(".demo-data/lifelines/datasets/gbsg2.csv")
     found = read("trial", path, study="GBSG-2", fields={"age": "age"}, outcome={"event": "cens"})

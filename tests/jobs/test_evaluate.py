@@ -126,7 +126,7 @@ def test_a_benchmark_needs_a_source_of_its_modality() -> None:
     prepare = PrepareConfig(sources=(source("science", "text", "corpus/samples/science.jsonl"),))
     config = EvaluateConfig(benchmarks=("text_continuation", "cell_type"))
     found = list(config.problems(Context(sections={"prepare": prepare}, root=ROOT)))
-    wrong = "but cell_type asks about cells, and prepare.sources has text; remove it or add a source"
+    wrong = "but cell_type asks about omics, and prepare.sources has text; remove it or add a source"
     assert found == [f"benchmarks.1: must ask about a prepared modality, {wrong}"]
     assert not list(config.problems(Context(sections={}, root=ROOT))), "a faulty prepare section says enough itself"
 

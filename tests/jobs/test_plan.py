@@ -43,7 +43,9 @@ BIG = {
 
 
 def stage(root: Path, section: Mapping[str, Any], *, vocab_size: int = 152_064) -> Stage:
-    write_json(root / "tokenize" / "manifest.json", {"vocab_size": vocab_size})
+    streams = {"text.en": {"train": {"tokens": 1_000_000}}}
+    manifest = {"vocab_size": vocab_size, "mixture": {"text.en": 1.0}, "phases": {}, "streams": streams}
+    write_json(root / "tokenize" / "manifest.json", manifest)
     sections: dict[str, StageConfig] = {"pretrain": PretrainConfig.model_validate(section)}
     return Stage(
         name="plan",
@@ -70,6 +72,7 @@ def test_a_laptop_has_memory_and_no_promise_of_speed(tmp_path: Path) -> None:
     assert details["time_s"] == "measured at run time"
     assert details["assumptions"][1].startswith("Speed: measured at run time")
     assert [row["stage"] for row in details["stages"]] == [0, 1]
+    assert details["epochs"] == pytest.approx({"text.en": 200 * 32 * 256 / 1_000_000})
     assert len(details["alternatives"]) == 10
     assert details["alternatives"][0]["slower_than_best"] == 1
     assert details["alternatives"][0]["peak_gib"] == pytest.approx(

@@ -1,6 +1,7 @@
 """Reading ahead changes nothing that is read; padding counts nothing."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,12 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> TokenStream:
         tokens = np.arange(token, token + lengths.sum()).astype(np.uint16)
         layout = packed(Documents(tokens=tokens, lengths=lengths), size=SIZE, pad_id=PAD)
         records = np.zeros((len(layout.lengths), 12), np.uint8)
-        told: dict[str, Any] = {"tokens": layout.tokens, "offsets": layout.offsets, "lengths": layout.lengths, "breaks": layout.breaks}
+        told: dict[str, Any] = {
+            "tokens": layout.tokens,
+            "offsets": layout.offsets,
+            "lengths": layout.lengths,
+            "breaks": layout.breaks,
+        }
         entries.append({"path": str(number), **write_shard(folder / str(number), Content(records=records, **told))})
         token += int(lengths.sum())
     return token_stream(folder, {"shards": entries}, pad_id=PAD)

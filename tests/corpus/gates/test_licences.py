@@ -1,15 +1,27 @@
 """The licence gate: what is refused, what is taken, and what a person is told."""
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 
-from corpus.gates.config import LicencePolicy
+from corpus.gates.config import GatesConfig, LicencePolicy
 from corpus.gates.licences import decide, manifest, refusals
+from corpus.gates.screen import Finding, Screen
 from corpus.gates.spellings import as_expression, normalised
 from corpus.gates.terms import Terms, known, terms_of
+from corpus.modality import Record
 
 TODAY = date(2026, 11, 24)
+OF_ARTICLE_AND_DATA = (
+    "This article is distributed under the terms of the Creative Commons Attribution 4.0 International License "
+    "(http://creativecommons.org/licenses/by/4.0/), which permits unrestricted use. The Creative Commons Public Domain "
+    "Dedication waiver (http://creativecommons.org/publicdomain/zero/1.0/) applies to the data."
+)
+WITHOUT_VERSION = (
+    "an Open Access article distributed under the Creative Commons Attribution License "
+    "(http://creativecommons.org/licenses/by/2.0), which permits use and reproduction in any medium"
+)
 
 
 def _refusals(given: str | None, terms: Terms | None = None, **policy: object) -> list[str]:
@@ -117,6 +129,13 @@ def test_every_licence_of_the_table_has_terms_that_rest_on_something() -> None:
         ("CC BY", "LicenseRef-CC-BY"),
         ("Creative Commons Attribution-NonCommercial-ShareAlike 3.0 IGO (CC BY-NC-SA 3.0 IGO)", "CC-BY-NC-SA-3.0-IGO"),
         ("under the CC BY-NC-ND license (http://creativecommons.org/licenses/by-nc-nd/4.0/)", "CC-BY-NC-ND-4.0"),
+        (OF_ARTICLE_AND_DATA, "CC-BY-4.0"),
+        (WITHOUT_VERSION, "CC-BY-2.0"),
+        ("Creative Commons Attribution 4.0 International License, available at example.org", "CC-BY-4.0"),
+        ("CC BY 4.0, figures CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("Creative Commons Attribution Non-Commercial NoDerivs License", "LicenseRef-CC-BY-NC-ND"),
+        ("CC BY 2.0 KR", "CC-BY-2.0-KR"),
+        ("Public Domain Mark 1.0", "CC-PDM-1.0"),
         ("공공누리 제1유형", "LicenseRef-KOGL-1"),
         ("KOGL Type 4", "LicenseRef-KOGL-4"),
         ("The MIT License (MIT)", "MIT"),
@@ -155,3 +174,23 @@ def test_the_manifest_says_what_each_source_rests_on_and_its_share() -> None:
     assert (first["rests_on"], first["share"], second["share"]) == ("permissive: notices must be kept", 0.75, 0.25)
     assert second["terms"] is None
     assert second["refusals"]
+
+
+def test_a_record_is_judged_by_a_licence_of_its_own_though_its_source_is_fine() -> None:
+    ours = Terms(commercial=True, derivatives=True, basis="contract 12")
+    screen = Screen(GatesConfig(), Path(), terms={"ours": ours}, today=TODAY)
+
+    def check(text: str | None, source: str) -> Finding | None:
+        record = Record(content={}, group="a", license=text)
+        return screen.check(record, "Plain words.", source=source, modality="text")
+
+    assert check(None, "web") is None
+    assert check("CC BY 4.0", "web") is None
+    assert check("LicenseRef-Ours", "ours") is None
+    finding = check("CC BY-NC 4.0", "web")
+    assert finding
+    assert (finding.gate, finding.code, finding.detail) == ("licences", "licence", {"license": "CC BY-NC 4.0"})
+    assert finding.reason.startswith("license: must allow commercial use, but CC-BY-NC-4.0 does not")
+    assert check("ask the author", "web")
+    assert check("LicenseRef-Ours", "web")
+    assert screen.take()["licences"] == {"CC BY-NC 4.0": 1, "ask the author": 1, "LicenseRef-Ours": 1}

@@ -80,6 +80,14 @@ def test_resident_numbers_are_found_in_every_written_form(form: str) -> None:
     assert missed == []
 
 
+def test_a_bare_number_in_a_table_needs_its_check_digit() -> None:
+    rng = random.Random(1)
+    for _ in range(50):
+        first, second = _number(rng)
+        found = "resident_number" in _kinds(f"1,{first}{second},12.5")
+        assert found is checks(first + second)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -125,7 +133,7 @@ def test_other_personal_data_is_found(text: str, kind: str) -> None:
         "991332-1234567",  # no such month
         "990230-1234567",  # no such day
         "0.9001011234567 of all",
-        "9001011234567,12.5,9001011234568",  # a table of numbers
+        "9001011234567,12.5,9001011234569",  # a table of numbers, and wrong check digits
         "ISBN 9001011234567",
         "PMID 32901011, 12345678",
         "NCT01234567 began on 2020-01-01",
