@@ -1,9 +1,9 @@
 """How fast cells are loaded beside the best loaders: `python benchmarks/cell_loader.py FOLDER --peers PYTHON`.
 
 PYTHON is an interpreter that has annbatch[zarrs], scdataset, numba and torch (`uv venv peers; uv pip install --python
-peers/bin/python "annbatch[zarrs]" scdataset numba torch`). The same cells are stored in each loader's own way, all lie in
-the page cache, and each measurement is a process of its own; the loaders take turns, round after round, so that
-whatever else the machine does meets all of them. Writes the tables of docs/benchmarks/cell-loader.md to standard output.
+peers/bin/python "annbatch[zarrs]" scdataset numba torch`). The same cells are stored in each loader's own way, all lie
+in the page cache, and each measurement is a process of its own; the loaders take turns, round after round, so that
+whatever else the machine does meets all of them. Prints the tables of docs/benchmarks/cell-loader.md.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    sets = {"synthetic": lambda path: synthesise(path)}
+    sets = {"synthetic": synthesise}
     if given.real:
         sets["real"] = lambda path: repeat(given.real, path)
     for name, make in sets.items():
@@ -127,11 +127,12 @@ def table(name: str, batch: int, found: list[tuple[float, float]]) -> None:
         best = max(
             rate for row, (rate, _) in chosen if row[1] != "medscale" and (row[3] != "ours" or kinds == ["none"])
         )
-        print(f"| {title} | cells/s | cores | of the best peer |\n|---|---|---|---|")
+        print(f"| {title} | cells/s | of the best peer | cores | cells/s of a core |\n|---|---|---|---|---|")
         for (label, _, _, tokenize), (rate, cores) in chosen:
             how = {"none": "", "usual": ", usual tokenization", "ours": ", our tokenization"}[tokenize]
-            print(f"| {label}{how} | {rate:,.0f} | {cores:.2f} | {rate / best:.2f} |")
-        print()
+            of_core = "-" if "workers" in label else f"{rate / cores:,.0f}"  # its workers' time is not seen
+            print(f"| {label}{how} | {rate:,.0f} | {rate / best:.2f} | {cores:.2f} | {of_core} |")
+        print(flush=True)
 
 
 if __name__ == "__main__":

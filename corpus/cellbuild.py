@@ -23,7 +23,7 @@ from corpus.cellplan import (
 from corpus.cellstore import FORMAT, GENES, MANIFEST
 from corpus.records import SPLITS
 from corpus.workers import Crew, run_units
-from slurm.files import read_json, sha256_file, write_atomic, write_json
+from slurm.files import digest, read_json, sha256_file, write_atomic, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,19 @@ def build(
     gather = Gather(plan=plan, layout=place, genes=genes, parts=parts, units=units, labels=labels, folder=folder)
     shards = shard_units(place)
     run(shards, gather, lambda unit: (shard_folder(folder, unit) / "entry.json").is_file(), "gather")
-    entries = [read_json(shard_folder(folder, unit) / "entry.json") for unit in shards]
+    entries = [_entry(shard_folder(folder, unit) / "entry.json") for unit in shards]
     rejects = [_rejects(reports, units, number) for number in numbers]
     manifest = _manifest(plan, genes, labels, entries, described=describe(plan, surveys), rejects=rejects)
     if crew.rank == 0:
         _commit(folder, manifest, genes)
     crew.nodes().wait_for(folder / MANIFEST)
-    return manifest
+    return dict(read_json(folder / MANIFEST))
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """Returns what a shard's writer told, that file among those of the shard."""
+    entry = read_json(path)
+    return {**entry, "files": {**entry["files"], path.name: sha256_file(path)}}
 
 
 def _inline(crew: Crew) -> bool:
@@ -167,5 +173,6 @@ def _manifest(
 
 def _commit(folder: Path, manifest: dict[str, Any], genes: tuple[str, ...]) -> None:
     write_atomic(folder / GENES, json.dumps(list(genes)))
-    write_json(folder / MANIFEST, {**manifest, "genes_digest": sha256_file(folder / GENES)})
+    told = {**manifest, "genes_digest": sha256_file(folder / GENES)}
+    write_json(folder / MANIFEST, {**told, "digest": digest(told)})
     shutil.rmtree(folder / "parts", ignore_errors=True)

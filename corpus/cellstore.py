@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corpus.cellrank import Cells
 from corpus.shardfile import Stored, open_array
-from slurm.files import read_json, sha256_file
+from slurm.files import digest, read_json, sha256_file
 
 FORMAT = "cells-1"
 MANIFEST = "manifest.json"
@@ -249,7 +249,8 @@ def open_store(folder: Path, *, hashed: bool = True, share: tuple[int, int] = (0
     Args:
         folder: of the store.
         hashed: whether every file is compared with its digest now. Without it, names and sizes are, and each chunk's
-            CRC-32C when it is first read: what is damaged is never given out, but is found later.
+            CRC-32C when it is first read: what is damaged is never given out, but is found later, and whole files that
+            somebody exchanged are not.
         share: (this process, all processes) that open the same store at once and divide the hashing.
 
     Raises:
@@ -260,12 +261,14 @@ def open_store(folder: Path, *, hashed: bool = True, share: tuple[int, int] = (0
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{folder / MANIFEST}: must be of format {FORMAT}, but is not; {_AGAIN}")
+    if manifest.pop("digest", None) != digest(manifest):
+        raise ValueError(f"{folder / MANIFEST}: must match its own digest, but does not; {_AGAIN}")
     if not (folder / GENES).is_file() or sha256_file(folder / GENES) != manifest["genes_digest"]:
         raise ValueError(f"{folder / GENES}: must be as committed, but is missing or changed; {_AGAIN}")
     entries = [entry for split in manifest["splits"].values() for entry in split]
     _check_names(folder, entries)
     files = [(folder / _folder(entry) / name, told) for entry in entries for name, told in entry["files"].items()]
-    wanted = files if hashed else [(path, told) for path, told in files if path.name == "zarr.json"]
+    wanted = files if hashed else [(path, told) for path, told in files if path.suffix == ".json"]
     for path, told in wanted[share[0] :: share[1]]:
         if sha256_file(path) != told:
             raise ValueError(f"{path}: must be as committed, but has changed; {_AGAIN}")
@@ -275,7 +278,7 @@ def open_store(folder: Path, *, hashed: bool = True, share: tuple[int, int] = (0
 def _check_names(folder: Path, entries: list[Any]) -> None:
     below = folder / "shards"
     found = {str(path.relative_to(folder)) for path in below.rglob("*") if path.is_file()}
-    wanted = {f"{_folder(entry)}/{name}" for entry in entries for name in [*entry["files"], "entry.json"]}
+    wanted = {f"{_folder(entry)}/{name}" for entry in entries for name in entry["files"]}
     wrong = sorted(found ^ wanted)
     if wrong:
         raise ValueError(f"{folder / wrong[0]}: must be as committed, but is missing or was added; {_AGAIN}")

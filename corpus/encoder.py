@@ -1,4 +1,4 @@
-r"""Encoding text fast: exactly the ids of the Hugging Face tokenizer, most of them from a table of chunks seen before.
+"""Encoding text fast: exactly the ids of the Hugging Face tokenizer, most of them from a table of chunks seen before.
 
 A byte-level BPE never joins a letter with a blank behind it, so a text can be cut before blanks and each chunk encoded
 by itself. Chunks repeat, therefore each is encoded once by the tokenizer itself and then looked up; symbols are looked

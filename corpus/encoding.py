@@ -128,7 +128,7 @@ def _paired(records: Path, work: Path, *, shaping: Shaping, crew: Crew, nodes: N
     if nodes.rank == 0:
         for name, split in {(unit.stream, unit.split): None for unit in units}:
             found = [np.load(note.file(unit)) for unit in units if (unit.stream, unit.split) == (name, split)]
-            pairs.keep(name, split, found)
+            pairs.keep(name, split, notes=found)
         pairs.tables.mkdir(parents=True, exist_ok=True)
         sorted_.touch()
     nodes.wait_for(sorted_)

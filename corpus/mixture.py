@@ -23,6 +23,9 @@ LEAST = 1024
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
+_TEMPERATURE = 2.0  # the square root: between shares by size and equal ones
+
+
 class LanguageSampling(BaseModel):
     """Languages by XLDA's rule (Trillion-7B, arXiv 2504.15431): alpha x share by tokens + (1 - alpha) x beta.
 
@@ -48,7 +51,7 @@ class Mixing(BaseModel):
 
     Attributes:
         mixture: stream -> weight; by tokens and temperature when not given.
-        temperature: streams count by their tokens to the power 1/temperature.
+        temperature: streams count by their tokens to the power 1/temperature; 2 when not given.
         languages: how the languages of a modality share what it has; streams of pairs are left out of that.
         upsample: factor of a stream, a modality or a language; a stream that several names meet takes their product.
         max_epochs: how often a stream may be seen over all planned steps up to the end of this phase; what a stream
@@ -58,7 +61,7 @@ class Mixing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mixture: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    temperature: float = Field(default=2.0, gt=0)
+    temperature: float | None = Field(default=None, gt=0)
     languages: LanguageSampling | None = None
     upsample: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_epochs: float | None = Field(default=None, gt=0)
@@ -70,7 +73,7 @@ class Mixing(BaseModel):
         if not sum(self.mixture.values()):
             raise ValueError("mixture: must have a weight above 0, but has none; add one")
         for name in ("temperature", "languages"):
-            if name in self.model_fields_set:
+            if getattr(self, name) is not None:
                 raise ValueError(f"{name}: must be left out where mixture gives the weights, but is given; choose one")
         return self
 
@@ -235,7 +238,7 @@ def _normal(weights: Mapping[str, float]) -> dict[str, float]:
 
 def _by_size(tokens: Mapping[str, int], mixing: Mixing) -> dict[str, float]:
     """Returns weights by tokens and temperature, each modality's shared among its languages where that is asked for."""
-    found = {name: number ** (1 / mixing.temperature) for name, number in tokens.items()}
+    found = {name: number ** (1 / (mixing.temperature or _TEMPERATURE)) for name, number in tokens.items()}
     together: dict[str, list[str]] = defaultdict(list)
     for name in tokens:
         if mixing.languages and len(languages(name)) == 1:

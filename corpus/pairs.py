@@ -84,7 +84,7 @@ class Pairs:
         noted = [(_digest(pair), place) for place, pair in _paired(within) if self._packs(pair)]
         return np.array(noted, NOTED)
 
-    def keep(self, stream: str, split: str, notes: Sequence[Table]) -> None:
+    def keep(self, stream: str, split: str, *, notes: Sequence[Table]) -> None:
         """Sorts the notes of a stream and split into its table; of a pair told twice the first counts."""
         whole = np.concatenate([np.empty(0, NOTED), *notes])
         whole = whole[np.argsort(whole["pair"], kind="stable")]

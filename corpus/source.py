@@ -92,10 +92,12 @@ class Source(BaseModel):
         located = self.locate(root)
         if not located.exists() and _SOME.search(self.path):
             found = sorted(Path(name) for name in glob.glob(str(located), recursive=True))  # noqa: PTH207 - absolute
-            return [path for path in found if self._is_one(path)]
-        if located.is_dir() and not self._is_one(located):
-            return [path for path in sorted(located.rglob("*")) if self._is_one(path) and not _is_hidden(path, located)]
-        return [located]
+        elif located.is_dir() and not self._is_one(located):
+            found = [path for path in sorted(located.rglob("*")) if not _is_hidden(path, located)]
+        else:
+            return [located]
+        whole = {path for path in found if path.is_dir() and self._is_one(path)}
+        return [path for path in found if self._is_one(path) and not whole.intersection(path.parents)]
 
     def label(self, path: Path, root: Path) -> str:
         """Returns what records call a file: as the run file writes it."""
@@ -148,15 +150,9 @@ class Source(BaseModel):
         if self.member is not None:
             return path.is_file() and path.name.lower().endswith(_ARCHIVES)
         if path.is_dir():
-            return (bool(suffix(path)) and self.reads(path.name)) or self._is_marked(path)
-        within = self._is_marked(path.parent) or any(
-            suffix(folder) and folder.is_dir() and self.reads(folder.name) for folder in path.parents
-        )
-        return self.reads(path.name) and not within
-
-    def _is_marked(self, folder: Path) -> bool:
-        """Says whether a folder holds a file that makes it one store: matrix.mtx, PERSON.csv."""
-        return any((folder / mark).exists() for mark in getattr(self.reader(), "FOLDERS", ()))
+            marks = getattr(self.reader(), "FOLDERS", ())
+            return (bool(suffix(path)) and self.reads(path.name)) or any((path / mark).exists() for mark in marks)
+        return self.reads(path.name)
 
 
 def _is_hidden(path: Path, below: Path) -> bool:

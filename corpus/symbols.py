@@ -35,7 +35,7 @@ def names(symbols: str) -> list[str]:
 
 
 def plain(rendered: str) -> str:
-    """Returns a rendered record as people would write it: every symbol by its name, a section on a new line, no tags."""
+    """Returns a rendered record as people would write it: every symbol by its name, a section on its own line."""
     return SYMBOL.sub("", _NAMED.sub(r"\1", rendered.replace(SECTION, "\n")))
 
 

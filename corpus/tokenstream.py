@@ -75,8 +75,7 @@ class TokenStream:
             IndexError: they do not lie within the stream.
             ValueError: a chunk of them is damaged.
         """
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"{self._name}: must read within 0 to {len(self)}, but asked for {start} to {stop}")
+        self._require_within(start, stop)
         found = np.empty(stop - start, np.int64)
         self.copy_into(found, start)
         return found
@@ -85,6 +84,7 @@ class TokenStream:
         """Copies the tokens from `start` on into `out`, which they must fill.
 
         Raises:
+            IndexError: they do not lie within the stream.
             ValueError: a chunk of them is damaged.
         """
         for shard, first, place, count in self._parts(start, start + len(out)):
@@ -118,6 +118,7 @@ class TokenStream:
         has the numbers after those of the document before it: in its window, nothing else has.
 
         Raises:
+            IndexError: they do not lie within the stream.
             ValueError: a chunk of them is damaged.
         """
         found = np.empty((3, stop - start), np.int32)
@@ -156,7 +157,7 @@ class TokenStream:
         if self._packed and len(counts) > self.pad_id:
             counts[self.pad_id] = 0
         share = counts[counts > 0] / max(1, int(counts.sum()))
-        return float(-(share * np.log(share)).sum())
+        return float(0.0 - (share * np.log(share)).sum())
 
     @cached_property
     def _firsts(self) -> list[int]:
@@ -185,8 +186,13 @@ class TokenStream:
         stored = self._array(shard, name)
         return stored.rows(0, len(stored))
 
+    def _require_within(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"{self._name}: must read within 0 to {len(self)}, but asked for {start} to {stop}")
+
     def _parts(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Yields (shard, first token in it, place in what is read, how many) of tokens start to stop."""
+        self._require_within(start, stop)
         firsts = self._firsts
         shard, place = bisect_right(firsts, start) - 1, start
         while place < stop:

@@ -26,6 +26,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RA
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LOOK_S = 0.5
 _LAST_WORDS_S = 5.0
+_STARTING_S = 120.0  # a loaded machine with a slow disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,10 +268,11 @@ class _Pool:
 
     def _end_silent(self, lost: Callable[[int, str], None]) -> None:
         for worker in list(self.team):
-            if time.monotonic() - worker.heard > self.crew.silence_s and (worker.unit is not None or not worker.ready):
+            most = self.crew.silence_s if worker.ready else max(self.crew.silence_s, _STARTING_S)
+            if time.monotonic() - worker.heard > most and (worker.unit is not None or not worker.ready):
                 worker.process.kill()
                 worker.end()
-                self._lose(worker, f"its worker was silent for {self.crew.silence_s:g} s", lost)
+                self._lose(worker, f"its worker was silent for {most:g} s", lost)
 
     def _dismiss(self) -> None:
         for worker in self.team:

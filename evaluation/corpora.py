@@ -114,10 +114,14 @@ def left_out(sources: Sequence[Source]) -> list[tuple[str, int]]:
     return sorted(((reason, number) for reason, number in counted.items() if number), key=lambda each: (-each[1], each))
 
 
-def told_terms(terms: Mapping[str, Any]) -> str:
-    """Returns a licence's terms in words: 'commercial use, derivatives, share alike, until 2027-01-01'."""
+def told_terms(terms: Mapping[str, Any], *, bound: bool = False) -> str:
+    """Returns a licence's terms in words: 'commercial use, derivatives, share alike, until 2027-01-01'.
+
+    With `bound`, what it allows is left out: 'share alike, until 2027-01-01'.
+    """
     words = {"commercial": "commercial use", "derivatives": "derivatives"}
-    said = [words[name] if terms[name] else f"no {words[name]}" for name in words if terms.get(name) is not None]
+    told = [name for name in words if terms.get(name) is not None and not (bound and terms[name])]
+    said = [words[name] if terms[name] else f"no {words[name]}" for name in told]
     said += ["share alike"] if terms.get("share_alike") else []
     said += [f"agreement: {terms['dua']}"] if terms.get("dua") else []
     said += [f"until {terms['expires']}"] if terms.get("expires") else []

@@ -1,6 +1,7 @@
 """The command line: `python -m jobs <stage>` runs one stage; status, cancel, ship and others serve the operator."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,11 @@ def _status(options: argparse.Namespace) -> int:
 def _corpus(options: argparse.Namespace) -> int:
     from jobs._corpus_view import corpus_command
 
-    return corpus_command(options)
+    try:
+        return corpus_command(options)
+    except BrokenPipeError:  # who reads has seen enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _cancel(options: argparse.Namespace) -> int:

@@ -96,7 +96,7 @@ def _shown(found: list[Source], whole: Corpus, *, title: str) -> Iterator[str | 
 
 
 def _sources(found: list[Source]) -> Table:
-    names = ("source", "modality", "licence", "terms", "read", "records", "left out", "tokens", "share")
+    names = ("source", "modality", "licence", "conditions", "read", "records", "left out", "tokens", "share")
     table = _table(*names, words=4)
     for source in found:
         read = " in ".join(part for part in (_size(source), _time(source)) if part)
@@ -104,7 +104,7 @@ def _sources(found: list[Source]) -> Table:
         tokens = "" if source.tokens is None else count(source.tokens)
         share = "" if source.share is None else percent(source.share)
         kind = f"{source.modality} {source.scale}".strip()
-        words = (source.name, kind, source.license, told_terms(source.terms))
+        words = (source.name, kind, source.license, told_terms(source.terms, bound=True))
         table.add_row(*map(escape, words), read, count(source.records), count(missing), tokens, share)
     return table
 

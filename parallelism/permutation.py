@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 _ROUNDS = 6
+_FEW = 24  # for fewer, arrays take longer than one after another
 _TURN = 0x632BE59BD9B4E019
 
 
@@ -29,6 +30,8 @@ def permute(number: int, *, size: int, key: int) -> int:
 
 def permute_all(numbers: NDArray[np.int64], *, size: int, key: int) -> NDArray[np.int64]:
     """Returns where `permute` sends each of `numbers`, all of them at once."""
+    if len(numbers) < _FEW:
+        return np.array([permute(number, size=size, key=key) for number in numbers.tolist()], np.int64)
     half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
     low_bits = (np.uint64(1) << half) - np.uint64(1)
     keys = [np.uint64((key + turn * _TURN) & _MASK) for turn in range(_ROUNDS)]

@@ -27,6 +27,17 @@ _WORDS = (  # that look like a name
     "상태의 수준의 관리의 우선의 연령의 평균의 "
 )
 _NOT_NAMES = frozenset(_WORDS.split())
+_NOUN_WORDS = (  # what stands behind "patient" and begins like a family name
+    "간호 감염 경과 경험 고통 관리 교육 구분 구성 권리 기록 기준 나이 "
+    "노출 대상 동의 등록 마취 만족 명단 모집 문의 반응 방문 배정 변화 "
+    "보호 부담 사고 사례 사망 상담 상태 선별 선정 설명 성별 "
+    "수술 순응 신상 신원 안내 안전 연령 예후 용태 원인 위치 유입 유형 "
+    "응대 의뢰 이동 이송 이탈 인식 임상 자료 전원 정보 제공 조사 주소 "
+    "중심 지도 지원 진단 진료 진술 차트 채혈 처치 추적 편의 표본 피부 "
+    "현황 호송 황달 회복 "
+)
+_NOUNS = frozenset(_NOUN_WORDS.split())
+_PARTICLES = frozenset("이은는의을를가도와과인로별용군만")
 _HONORIFIC = r"(?: ?(?:님|씨|군|양|환자|할머니|할아버지|아동|어르신))"
 _KOREAN_CUES = (
     "환자",
@@ -161,4 +172,5 @@ def birth_dates(page: Page) -> Iterator[Hit]:
 
 def _is_name(name: str, *, sure: bool) -> bool:
     given = name[2:] if name[:2] in _DOUBLE.split("|") else name[1:]
-    return name not in _NOT_NAMES and (sure or set(given) <= _GIVEN)
+    noun = name[:2] in _NOUNS and name[2:] in _PARTICLES
+    return name not in _NOT_NAMES and (sure or (not noun and set(given) <= _GIVEN))

@@ -17,9 +17,8 @@ from corpus.tables import group_of
 from slurm.files import digest
 
 SUFFIXES = (".h5ad", ".h5", ".zarr", ".zip", ".tar", ".tgz", ".mtx")
-BESIDE = (".mtx",)  # a matrix is read with the names beside it
 FOLDERS = ("matrix.mtx", "matrix.mtx.gz")
-BESIDE = (".mtx",)
+BESIDE = (".mtx",)  # a matrix is read with the names beside it
 SCALE = "L3"
 SYMBOLS = tags("cell")
 _SEVERAL = " || "

@@ -34,7 +34,7 @@ def pairs_of(records: Path, folder: Path, *, rate: float, seed: int = 1, size: i
     for name in spoken(records):
         for split in ("train", "valid"):
             ranges = Range.of(records_file(records, stream=name, split=split), size=size)
-            pairs.keep(name, split, [pairs.note(within) for within in ranges])
+            pairs.keep(name, split, notes=[pairs.note(within) for within in ranges])
     return pairs
 
 

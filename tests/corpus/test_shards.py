@@ -129,6 +129,8 @@ def test_reading_outside_or_an_unknown_stream_is_refused(committed: Path) -> Non
     stream = open_shards(committed).stream("a", "train")
     with pytest.raises(IndexError, match="must read within 0 to 750000, but asked for 749999 to 750001"):
         stream.tokens(749_999, 750_001)
+    with pytest.raises(IndexError, match="must read within 0 to 750000, but asked for -1 to 4"):
+        stream.ids(-1, 4)
     with pytest.raises(ValueError, match="must hold b train, but has a, train and valid"):
         open_shards(committed).stream("b", "train")
 

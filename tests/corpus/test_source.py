@@ -84,7 +84,8 @@ def test_patterns_folders_and_stores_are_found(tmp_path: Path) -> None:
     assert labels("data/**/*") == ["data/a.csv", "data/b.csv", "data/below/d.csv"]
     assert labels("data/") == ["data/a.csv", "data/b.csv", "data/below/d.csv"]
     assert labels("data/a.csv") == ["data/a.csv"]
-    assert labels("data/", "omics") == ["data/mtx/matrix.mtx", "data/store.zarr"]
+    assert labels("data/", "omics") == ["data/mtx", "data/store.zarr"]
+    assert labels("data/mtx/*.mtx", "omics") == ["data/mtx/matrix.mtx"]
     assert labels("data/store.zarr", "omics") == ["data/store.zarr"]
     for path in ("data/x*.csv", "data/mtx"):
         (problem,) = Source.model_validate({**GOOD, "path": path}).problems(tmp_path)

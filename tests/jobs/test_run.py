@@ -117,6 +117,12 @@ ON_LAPTOP: list[tuple[str, str, Change]] = [
     ("all data held out", "`valid_fraction: 1`", _set("prepare.valid_fraction", 1)),
     ("a benchmark that does not exist", "`benchmarks: [cel_type]`", _set("evaluate.benchmarks", ["cel_type"])),
     ("a stream that no source fills", "`mixture: {images: 1}`", _set("tokenize.mixture", {"images": 1})),
+    ("windows that would cut what was packed", "`pack_length: 128`", _set("tokenize.pack_length", 128)),
+    (
+        "a phase that nobody mixes",
+        "`phases: [{start_iter: 9, mixture: late}]`",
+        _set("pretrain.phases", [{"start_iter": 9, "mixture": "late"}]),
+    ),
     ("an unknown GPU", "`gpu: b900`", _set("plan.gpu", "b900")),
     ("a seed that is no number", "`seed: lucky`", _set("seed", "lucky")),
     ("a site without an executor", "no `executor`", _drop("executor", site=True)),
