@@ -3,7 +3,7 @@
     python benchmarks/cell_peers.py LOADER STORE BATCH SECONDS TOKENIZE
 
 LOADER is medscale, annbatch, scdataset, scdataset-2 (with two workers) or h5ad; TOKENIZE is none, usual (as users of
-rank values write it) or ours (corpus/cellrank.py). Prints cells a second over SECONDS, behind a pass that warms up.
+rank values write it) or ours (corpus/cells/rank.py). Prints cells a second over SECONDS, behind a pass that warms up.
 """
 
 import json
@@ -77,8 +77,8 @@ def usual(rows: Any, tokens: Any) -> Any:
 
 
 def ours(batch: int) -> Callable[[Any, Any], Any]:
-    """Tokenizes a scipy matrix, or our own cells, with corpus/cellrank.py."""
-    from corpus.cellrank import Cells, rank_tokens
+    """Tokenizes a scipy matrix, or our own cells, with corpus/cells/rank.py."""
+    from corpus.cells.rank import Cells, rank_tokens
 
     out = np.empty((batch, LENGTH), dtype=np.uint32)
 
@@ -91,8 +91,8 @@ def ours(batch: int) -> Callable[[Any, Any], Any]:
 
 
 def medscale(path: Path, batch: int, *, copied: bool) -> Iterator[Any]:
-    from corpus.cellsampler import Sampler
-    from corpus.cellstore import open_store
+    from corpus.cells.sampler import Sampler
+    from corpus.cells.store import open_store
 
     split = open_store(path, hashed=False).split("train")
     for positions in Sampler(cells=len(split), seed=0).batches(0, batch=batch):
@@ -108,9 +108,9 @@ def build(kind: str, source: Path, folder: Path) -> None:
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
         DatasetCollection(folder).add_adatas([source], shuffle=True)
         return
-    from corpus.cellbuild import build as build_store
-    from corpus.cellmatrix import Request
-    from corpus.cellplan import CellSource, StorePlan
+    from corpus.cells.build import build as build_store
+    from corpus.cells.plan import CellSource, StorePlan
+    from corpus.formats.cellmatrix import Request
     from corpus.workers import Crew
 
     request = Request(path=source, same_names=True)

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from corpus.cellbuild import build
-from corpus.cellmatrix import Request
-from corpus.cellplan import CellSource, StorePlan
-from corpus.cellrank import rank_tokens
-from corpus.cellsampler import Sampler
-from corpus.cellstore import open_store
+from corpus.cells.build import build
+from corpus.cells.plan import CellSource, StorePlan
+from corpus.cells.rank import rank_tokens
+from corpus.cells.sampler import Sampler
+from corpus.cells.store import open_store
+from corpus.formats.cellmatrix import Request
 from corpus.workers import Crew
 
 BATCH, LENGTH, GENES = 1024, 16, 20_000

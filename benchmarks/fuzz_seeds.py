@@ -17,8 +17,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from corpus.formats.tables import suffix
 from corpus.source import Source
-from corpus.tables import suffix
 
 LINES, BRANCHES, CHARS = 14, 2, 240
 

@@ -10,9 +10,9 @@ from pydantic import Field
 from corpus import annotations
 from corpus.annotations import Column, Columns, bare, find_column, find_columns
 from corpus.clean import clean_line, is_missing
-from corpus.figures import figure, figure_columns, is_blank
+from corpus.formats.figures import figure, figure_columns, is_blank
+from corpus.formats.tables import TableOptions
 from corpus.modality import SourceError, UnusableError
-from corpus.tables import TableOptions
 
 _NOT_A_NAME = re.compile(r"[\s_:<>|]+")
 

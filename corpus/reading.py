@@ -14,7 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from corpus import archive, parts
+from corpus import parts
+from corpus.formats import archive
 from corpus.gates import personal
 from corpus.gates.duplicates import Keys
 from corpus.gates.screen import Finding, Screen

@@ -141,7 +141,7 @@ class Shards:
             raise ValueError(f"{self.folder}: must hold {name} {split}, but has {', '.join(known)}, train and valid")
         entry = known[name][split]
         if entry.get("kind", "tokens") == "cells":
-            cells = importlib.import_module("corpus.cellstream")  # a stream of another kind, with the same methods
+            cells = importlib.import_module("corpus.cells.stream")  # a stream of another kind, with the same methods
             return cast(TokenStream, cells.CellStream.open(self.folder, entry, manifest=self.manifest))
         return token_stream(self.folder, entry, pad_id=int(self.manifest["pad_id"]))
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corpus import modality
+from corpus.formats.tables import suffix
 from corpus.gates.config import LicencePolicy
 from corpus.gates.licences import Decision, decide
 from corpus.gates.terms import Terms
 from corpus.modality import Modality, Options, modalities
-from corpus.tables import suffix
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corpus import document, sequences
+from corpus import document
+from corpus.formats import sequences
 from corpus.modalities import molecule
 from corpus.symbols import tags
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from corpus import archive
+from corpus.formats import archive
 from corpus.gates.config import GatesConfig
 from corpus.modality import SourceError
 from corpus.pulse import beat

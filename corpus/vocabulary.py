@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from corpus import document, sequences
+from corpus import document
+from corpus.formats import sequences
 from corpus.modality import modalities, modality
 from corpus.symbols import VALUES, symbol, tags
 

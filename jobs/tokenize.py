@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from corpus.cellcorpus import CellStoreConfig, build_cells
+from corpus.cells.corpus import CellStoreConfig, build_cells
 from corpus.gates.config import GatesConfig
 from corpus.mixture import MAIN, Mixing
 from corpus.modality import modalities

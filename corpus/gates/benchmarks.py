@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus import tables
 from corpus.clean import is_missing
+from corpus.formats import tables
 from corpus.gates.config import Benchmark
 from corpus.modality import Record, Reject, SourceError, modality
 from corpus.symbols import plain

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from corpus import annotations, document, drugpairs, drugtables, openfda, pharmacokinetics, spans, spl, tables
+from corpus import annotations, document, spans
 from corpus.annotations import Columns, Name
+from corpus.formats import drugpairs, drugtables, openfda, pharmacokinetics, spl, tables
+from corpus.formats.tables import Row, TableOptions
 from corpus.modality import Item, Reject, SourceError
 from corpus.symbols import tags
-from corpus.tables import Row, TableOptions
 
 SUFFIXES = (*tables.SUFFIXES, ".xml")
 SCALE = "L4"

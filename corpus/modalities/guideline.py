@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from corpus import cpic, document, fhir, headings, jsonfile, knowledge, lines, tables
+from corpus import document
 from corpus.clean import clean_line, is_missing
-from corpus.dates import is_korean, language_code, written_date
+from corpus.formats import cpic, fhir, headings, jsonfile, knowledge, lines, tables
+from corpus.formats.dates import is_korean, language_code, written_date
+from corpus.formats.tables import TableOptions
 from corpus.modality import Item, Note, Record, Reject, SourceError, UnusableError, reject
 from corpus.symbols import tags
-from corpus.tables import TableOptions
 from slurm.files import digest
 
 _PROSE = (".txt", ".md", ".markdown")

@@ -8,15 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from corpus import annotations, bioc, document, evidence, iob, jats, papers, pubmed, questions, tables, xmlfile
+from corpus import annotations, document
 from corpus.annotations import Column, Columns, Name, bare
 from corpus.clean import is_missing
-from corpus.dates import is_korean, written_date
-from corpus.jsonfile import items
-from corpus.jsonvalues import as_dict, as_list, each, text
+from corpus.formats import bioc, evidence, iob, jats, papers, pubmed, questions, tables, xmlfile
+from corpus.formats.dates import is_korean, written_date
+from corpus.formats.jsonfile import items
+from corpus.formats.jsonvalues import as_dict, as_list, each, text
+from corpus.formats.tables import Row, TableOptions
 from corpus.modality import Item, Record, Reject, SourceError, UnusableError
 from corpus.symbols import tags
-from corpus.tables import Row, TableOptions
 
 _XML = (".xml", ".nxml", ".bioc")
 _LINES = (".iob", ".iob2", ".conll", ".bio", ".pubtator")

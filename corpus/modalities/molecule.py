@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpus import annotations, tables
+from corpus import annotations
 from corpus.entities import Chosen, EntityOptions, choose, first_column, labels, names_of
+from corpus.formats import tables
+from corpus.formats.tables import Row
 from corpus.modality import Item, Record, Reject, SourceError, UnusableError, reject
 from corpus.symbols import inside, names, symbol, tags
-from corpus.tables import Row
 
 SUFFIXES = (*tables.SUFFIXES, ".smi", ".smiles", ".sdf", ".sd", ".mol")
 _BLOCK = "mol block"
@@ -126,7 +127,7 @@ def _choose(found: list[str], options: Options, *, path: Path) -> Chosen:
 
 
 def _record(row: Row, chosen: Chosen, *, wildcards: bool) -> Iterator[Record]:
-    from corpus.chemistry import canonical, canonical_block
+    from corpus.formats.chemistry import canonical, canonical_block
 
     given = tables.text_of(row.cells, chosen.column)
     is_block = "M  END" in given or chosen.column == _BLOCK
@@ -157,7 +158,7 @@ def _smi_rows(path: Path, options: Options) -> Iterator[Row | Reject]:
 
 
 def _sd_rows(path: Path, options: Options) -> Iterator[Row | Reject]:
-    from corpus import sdfile
+    from corpus.formats import sdfile
 
     lines = tables.placed_lines(path, encoding=options.encoding)
     for number, entry in enumerate(sdfile.entries(lines), start=1):

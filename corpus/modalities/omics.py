@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corpus import annotations, modality
 from corpus.annotations import Column, Columns
-from corpus.cellmatrix import Block, Opened, Request, read_cells
 from corpus.clean import is_missing
+from corpus.formats.cellmatrix import Block, Opened, Request, read_cells
+from corpus.formats.tables import group_of
 from corpus.modality import Item, Note, Record, UnusableError, reject
 from corpus.symbols import inside, names, symbol, tags
-from corpus.tables import group_of
 from slurm.files import digest
 
 SUFFIXES = (".h5ad", ".h5", ".zarr", ".zip", ".tar", ".tgz", ".mtx")
@@ -103,7 +103,7 @@ def read(path: Path, options: Options, /) -> Iterator[Item]:
     encoder: Any = None
     for found in blocks:
         if isinstance(found, Opened):
-            from corpus.celltext import Encoder
+            from corpus.cells.text import Encoder
 
             yield Note(found.told)
             encoder = Encoder.of(found.genes, encoding=options.encoding, bins=options.bins, top=options.top_genes)

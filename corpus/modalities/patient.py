@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpus import archive, document, fhir_patients, omop, smart, tables
+from corpus import document
+from corpus.formats import archive, fhir_patients, omop, smart, tables
+from corpus.formats.timeline import PatientOptions
 from corpus.modality import Item, SourceError
 from corpus.symbols import tags
-from corpus.timeline import PatientOptions
 
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".zip", ".tar", ".tgz", ".csv", ".tsv", ".txt", ".parquet")
 FOLDERS = (  # a folder that holds one of these is read as one source

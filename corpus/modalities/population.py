@@ -7,15 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from corpus import annotations, counts, document, papers, series, tables
+from corpus import annotations, document
 from corpus.annotations import Column, Columns, Name
 from corpus.entities import column_title, first_column, task_names
-from corpus.figures import counts_rows, figure_columns
+from corpus.formats import counts, papers, series, tables
+from corpus.formats.figures import counts_rows, figure_columns
+from corpus.formats.series import Bounds, Layout
+from corpus.formats.spool import Spool
+from corpus.formats.tables import Row, TableOptions
 from corpus.modality import Item, Note, Record, Reject, SourceError, UnusableError, reject
-from corpus.series import Bounds, Layout
-from corpus.spool import Spool
 from corpus.symbols import tags
-from corpus.tables import Row, TableOptions
 
 SUFFIXES = tables.SUFFIXES
 SCALE = "L7"

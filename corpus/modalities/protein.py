@@ -8,15 +8,16 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from corpus import annotations, entities, fasta, sequences, structures, tables, variants
+from corpus import annotations, entities
 from corpus.annotations import Column
 from corpus.clean import clean_line
 from corpus.entities import Chosen, EntityOptions
-from corpus.figures import figure, is_blank
+from corpus.formats import fasta, sequences, structures, tables, variants
+from corpus.formats.figures import figure, is_blank
+from corpus.formats.sequences import Alphabet, clean_sequence
+from corpus.formats.tables import Row
+from corpus.formats.variants import Mutation
 from corpus.modality import Item, Note, Record, Reject, SourceError
-from corpus.sequences import Alphabet, clean_sequence
-from corpus.tables import Row
-from corpus.variants import Mutation
 
 SUFFIXES = (*fasta.SUFFIXES, *structures.SUFFIXES, *tables.SUFFIXES)
 SCALE = "L3"

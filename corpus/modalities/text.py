@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from corpus import annotations, icd, tables, translations, xmlfile
+from corpus import annotations
 from corpus.clean import check_language, clean_text, is_missing
-from corpus.lines import Line
+from corpus.formats import icd, tables, translations, xmlfile
+from corpus.formats.lines import Line
+from corpus.formats.tables import Row, TableOptions
 from corpus.modality import Item, Record, Reject, SourceError, UnusableError, reject
 from corpus.symbols import inside, tags
-from corpus.tables import Row, TableOptions
 from slurm.files import digest
 
 _PROSE = (".txt", ".text", ".md", ".rst", ".names")

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from corpus import annotations, cdisc, cdisc_files, document, papers, registry, registry_forms, tables, trec, xmlfile
+from corpus import annotations, document
 from corpus.annotations import Column, Columns
-from corpus.jsonfile import items
-from corpus.jsonvalues import each, load
+from corpus.formats import cdisc, cdisc_files, papers, registry, registry_forms, tables, trec, xmlfile
+from corpus.formats.jsonfile import items
+from corpus.formats.jsonvalues import each, load
+from corpus.formats.tables import Row, TableOptions
 from corpus.modality import Item, Record, Reject, SourceError, UnusableError
 from corpus.symbols import inside, tags
-from corpus.tables import Row, TableOptions
 from slurm.files import digest
 
 SUFFIXES = (*tables.SUFFIXES, ".xml", ".xpt", ".ndjson")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.chemistry import canonical
+from corpus.formats.chemistry import canonical
 from corpus.modalities.drug import parse, render
 from corpus.modality import SourceError
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from corpus import document
-from corpus.dates import is_korean, iso_date, language_code, written_date
+from corpus.formats.dates import is_korean, iso_date, language_code, written_date
+from corpus.formats.papers import doi, joined, pmcid, pmid, record, tidy, trials
 from corpus.modalities.literature import Options, parse, render
 from corpus.modality import SourceError, UnusableError
-from corpus.papers import doi, joined, pmcid, pmid, record, tidy, trials
 
 Read = Callable[..., Any]
 

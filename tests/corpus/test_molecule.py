@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from corpus.chemistry import canonical
+from corpus.formats.chemistry import canonical
 from corpus.modalities.molecule import SYMBOLS, glyphs, parse, render
 from corpus.modality import SourceError, UnusableError
 from corpus.symbols import SYMBOL

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from scipy import sparse
 
-from corpus import cellmatrix, cellxgene
-from corpus.cellmatrix import Opened, Request, read_cells
-from corpus.celltext import read_medians
+from corpus.cells.text import read_medians
+from corpus.formats import cellmatrix, cellxgene
+from corpus.formats.cellmatrix import Opened, Request, read_cells
 from corpus.modalities import omics
 from corpus.modality import SourceError
 

@@ -352,7 +352,7 @@ def test_a_table_without_its_columns_is_one_error(tmp_path: Path, read: Read) ->
 def test_the_columns_are_those_of_the_common_data_model(real: Callable[[str], Path]) -> None:
     import csv
 
-    from corpus.omop import PERSON, TABLES
+    from corpus.formats.omop import PERSON, TABLES
 
     with real("../shared/data/ehr_omop/OMOP_CDMv5.4_Field_Level.csv").open() as file:
         known = {(row["cdmTableName"].lower(), row["cdmFieldName"].lower()) for row in csv.DictReader(file)}

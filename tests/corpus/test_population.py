@@ -190,7 +190,7 @@ def test_what_is_no_statistics_table(tmp_path: Path, read: Read, monkeypatch: py
     path.write_text("country,year,<|eod|>\nx,2000,1\n")
     with pytest.raises(SourceError, match=r"must have columns whose names can be written, but '<\|eod\|>'"):
         read("population", path)
-    monkeypatch.setattr("corpus.counts._MOST_GROUPS", 1)
+    monkeypatch.setattr("corpus.formats.counts._MOST_GROUPS", 1)
     path.write_text("a\n1\n2\n")
     with pytest.raises(SourceError, match="count_by: must give at most 1 groups; leave a column out"):
         read("population", path, count_by=["a"])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from corpus.formats.sequences import LETTERS, clean_sequence
 from corpus.modalities.protein import SYMBOLS, Options, parse, render
 from corpus.modality import SourceError, UnusableError
-from corpus.sequences import LETTERS, clean_sequence
 from corpus.symbols import SYMBOL
 
 Read = Callable[..., Any]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from corpus import document, sequences, tokenizer, vocabulary
-from corpus.cellrank import BINS
+from corpus import document, tokenizer, vocabulary
+from corpus.cells.rank import BINS
 from corpus.encoder import Encoder
+from corpus.formats import sequences
 from corpus.modality import modalities, modality
 from corpus.survey import make_tokenizer
 from corpus.symbols import END, PAD, SYMBOL, VALUES, symbol, tags

@@ -1,0 +1,1 @@
+"""Cells: stores of millions of them, built, sampled and tokenized."""

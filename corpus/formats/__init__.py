@@ -1,0 +1,1 @@
+"""Formats: one file reads one format, whichever modality asks for it."""
