@@ -17,6 +17,7 @@ from pathlib import Path
 
 from corpus.shards import open_shards
 
+PLANTED = "c9.bin"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "corpus-damages.md"
 
 
@@ -51,7 +52,7 @@ def delete(file: Path, draw: random.Random) -> None:  # noqa: ARG001 - all damag
 
 
 def plant(file: Path, draw: random.Random) -> None:
-    (file.parent / f"c{draw.randrange(1000)}.bin").write_bytes(draw.randbytes(64))
+    (file.parent / PLANTED).write_bytes(draw.randbytes(64))
 
 
 def swap(file: Path, draw: random.Random) -> None:
@@ -75,15 +76,17 @@ KINDS: dict[str, Callable[[Path, random.Random], None]] = {
 }
 
 
-def trial(committed: Path, work: Path, *, kind: str, draw: random.Random) -> tuple[str, bool]:
-    """Damages a copy; returns the damaged file's name and whether reading refused it."""
-    copy = work / "copy"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(committed, copy, copy_function=_link)
+def trial(committed: Path, copy: Path, *, kind: str, draw: random.Random) -> tuple[str, bool]:
+    """Damages one file of a copy, and mends it; returns its name and whether reading refused the copy."""
     files = [file for file in sorted(copy.rglob("*")) if file.is_file() and file.stat().st_size]
-    file = draw.choice(files)
+    below = [file for file in files if file.parent != copy]  # beside the manifest lie the stage's other files
+    file = draw.choice(below if kind == "a file planted" else files)
     KINDS[kind](file, draw)
-    return str(file.relative_to(copy)), refused(copy)
+    found = refused(copy)
+    file.unlink(missing_ok=True)
+    (file.parent / PLANTED).unlink(missing_ok=True)
+    file.hardlink_to(committed / file.relative_to(copy))
+    return str(file.relative_to(copy)), found
 
 
 def refused(folder: Path) -> bool:
@@ -99,6 +102,30 @@ def refused(folder: Path) -> bool:
     return False
 
 
+def run(options: argparse.Namespace) -> tuple[Counter[tuple[str, bool]], list[str]]:
+    """Does all damages; returns how many of each kind were refused or not, and those that were not."""
+    draw = random.Random(options.seed)
+    counts: Counter[tuple[str, bool]] = Counter()
+    silent: list[str] = []
+    with tempfile.TemporaryDirectory(dir=options.folder.parent) as folder:
+        committed = Path(folder) / "committed"
+        shutil.copytree(options.folder, committed, copy_function=_link, ignore=_only_the_store)
+        if refused(committed):
+            raise SystemExit(f"{options.folder}: must open before it is damaged, but does not; run tokenize again")
+        copy = Path(folder) / "copy"
+        shutil.copytree(committed, copy, copy_function=_link)
+        for number in range(options.damages):
+            kind = list(KINDS)[number % len(KINDS)]
+            name, found = trial(committed, copy, kind=kind, draw=draw)
+            counts[kind, found] += 1
+            if not found:
+                silent.append(f"{kind}: {name}")
+                print("silent:", silent[-1], flush=True)
+            if number % 500 == 499:
+                print(f"{number + 1} damages, {len(silent)} silent", flush=True)
+    return counts, silent
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what tokenize committed")
@@ -106,23 +133,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--update-docs", action="store_true")
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    counts: Counter[tuple[str, bool]] = Counter()
-    silent: list[str] = []
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=options.folder.parent) as folder:
-        committed = Path(folder) / "committed"
-        shutil.copytree(options.folder, committed, copy_function=_link, ignore=_only_the_store)
-        if refused(committed):
-            raise SystemExit(f"{options.folder}: must open before it is damaged, but does not; run tokenize again")
-        for number in range(options.damages):
-            kind = list(KINDS)[number % len(KINDS)]
-            name, found = trial(committed, Path(folder), kind=kind, draw=draw)
-            counts[kind, found] += 1
-            if not found:
-                silent.append(f"{kind}: {name}")
-            if number % 500 == 499:
-                print(f"{number + 1} damages, {len(silent)} silent", flush=True)
+    counts, silent = run(options)
     table = "\n".join(
         f"| {kind} | {counts[kind, True] + counts[kind, False]} | {counts[kind, True]} |" for kind in KINDS
     )
