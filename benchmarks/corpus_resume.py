@@ -2,8 +2,8 @@
 
     MEDSCALE_DATA=../shared/data .venv/bin/python -m benchmarks.corpus_resume seven_scales --update-docs
 
-Each time prepare and tokenize of the run write to a folder of their own. SIGKILL goes to the whole process group after
-a time that is drawn; then the same two commands are given again. Compared are the digests of all files that a later stage
+Each time prepare and tokenize of the run write to a folder of their own. SIGKILL goes to the whole process group at a
+time that is drawn; then the same two commands are given again. Compared are the digests of all files that a later stage
 reads: records, what was set aside, tokenizer, shards and the manifest.
 """
 
@@ -79,9 +79,11 @@ def found(run: Path) -> dict[str, str]:
 
 def variant(base: str, workers: int, folder: Path, *, name: str) -> Path:
     """Writes a run that differs from `base` in its workers alone."""
-    resources = {"resources": {"cpus_per_task": workers}}
+    run = yaml.safe_load((ROOT / "workflows" / "runs" / f"{base}.yaml").read_text())
+    for stage in ("prepare", "tokenize"):
+        run.setdefault(stage, {})["resources"] = {"cpus_per_task": workers}
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"base": base, "prepare": resources, "tokenize": resources}))
+    path.write_text(yaml.safe_dump(run))
     return path
 
 

@@ -167,7 +167,7 @@ class Claims:
             self.died[unit] = json.loads(_read(died))
         elif not self._committed(unit):
             owner = _read(self._folder / f"{unit}.claim")
-            self._nodes.require_pulse(int(owner) if owner else -1)
+            self._nodes.require_pulse(int(owner) if owner else -1 - unit)  # a claim may be seen before who made it
             return
         self.left.discard(unit)
         self._theirs.discard(unit)

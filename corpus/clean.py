@@ -9,6 +9,8 @@ from corpus.symbols import SYMBOL
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HANGUL = re.compile("[가-힣ㄱ-ㆎ\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]")
 _LATIN = re.compile(r"[A-Za-z]")
+# Letters of Cyrillic, Hebrew, Arabic, India, Thailand, Burma, Japan and China; Greek ones are signs of science.
+_FOREIGN = re.compile("[\u0400-\u052f\u05d0-\u06ff\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
 _HALF_WIDTH = re.compile("[\uffa0-\uffdc]")  # Hangul letters of old terminals
 # Nobody sees these, and they make equal texts unequal: soft hyphen, marks and overrides of direction, zero-width
 # space, word joiner, byte order mark, tags. The joiners U+200C and U+200D stay where they shape what is read.
@@ -69,13 +71,15 @@ def check_language(text: str, language: str) -> None:
     """Refuses text that is visibly not in the language it is said to be in.
 
     Raises:
-        UnusableError: Korean without Hangul, or English with more Hangul than Latin letters.
+        UnusableError: Korean without Hangul, or English with more Hangul or other foreign letters than Latin ones.
     """
     is_there = _HANGUL.search(text)
     if language == "ko" and not is_there:
         raise UnusableError("language", "Korean text must hold Hangul, but holds none")
     if language == "en" and is_there and len(_HANGUL.findall(text)) > len(_LATIN.findall(text)):
         raise UnusableError("language", "English text must be in Latin letters, but is mostly Hangul")
+    if language == "en" and _FOREIGN.search(text) and len(_FOREIGN.findall(text)) > len(_LATIN.findall(text)):
+        raise UnusableError("language", "English text must be in Latin letters, but is mostly in others; set language:")
 
 
 def _whole(letter: str) -> str:

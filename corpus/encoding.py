@@ -124,14 +124,16 @@ def _paired(records: Path, work: Path, *, shaping: Shaping, crew: Crew, nodes: N
     ]
     note = _Note(pairs=pairs, folder=work / "notes")
     refuse_dead(run_units(units, note, committed=note.done, crew=crew, name="pairs"), units)
-    sorted_ = pairs.tables / "sorted"
+    sorted_ = nodes.meeting / "pairs-sorted"  # of this execution: one before may have left tables that are written anew
     if nodes.rank == 0:
         for name, split in {(unit.stream, unit.split): None for unit in units}:
             found = [np.load(note.file(unit)) for unit in units if (unit.stream, unit.split) == (name, split)]
             pairs.keep(name, split, notes=found)
         pairs.tables.mkdir(parents=True, exist_ok=True)
-        sorted_.touch()
-    nodes.wait_for(sorted_)
+        if nodes.many:
+            sorted_.touch()
+    else:
+        nodes.wait_for(sorted_)
     return pairs
 
 

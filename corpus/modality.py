@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ class Note:
 
 
 Item = Record | Reject | Note
+
+_CUT = re.compile(r"[\d\W]+$")
 
 
 class UnusableError(ValueError):
@@ -123,11 +126,15 @@ def modality(name: str) -> Modality:
 
 
 def reject(error: UnusableError, *, where: str, excerpt: object) -> Reject:
-    """Returns the Reject of one unusable item; the excerpt is cut to 120 characters."""
+    """Returns the Reject of one unusable item.
+
+    The excerpt is cut to 120 characters, and never within a number: half of one is hidden from a search for personal
+    data.
+    """
     shown = repr(excerpt)
     return Reject(
         where=where,
         code=error.code,
         reason=error.reason,
-        excerpt=shown if len(shown) <= 120 else f"{shown[:117]}...",
+        excerpt=shown if len(shown) <= 120 else f"{_CUT.sub('', shown[:117])}...",
     )

@@ -26,6 +26,7 @@ LISTS = {  # what is kept out, and where it stands
     "contaminated": "contaminated.jsonl",
     "filtered": "filtered.jsonl",
 }
+_UNSHOWN = ("patient",)  # samples leave the stage: they stand in its record, in MLflow and in the report
 _CANDIDATES = 8  # samples of a stream; some may turn out to be duplicates
 _NOTES = 20
 
@@ -86,7 +87,7 @@ class PartWriter:
         self._write(f"{stream}.{split}.jsonl", line)
         self._order.append(place)
         self._ids += bytes.fromhex(line["id"])
-        if split == "train":
+        if split == "train" and line["modality"] not in _UNSHOWN:
             self._sample(stream, line["id"], text)
         self.report.records += 1
 

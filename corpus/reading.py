@@ -20,7 +20,7 @@ from corpus.gates import personal
 from corpus.gates.duplicates import Keys
 from corpus.gates.screen import Finding, Screen
 from corpus.gates.terms import Terms
-from corpus.modality import Item, Note, Record, Reject, SourceError, UnusableError, reject
+from corpus.modality import Item, Modality, Note, Record, Reject, SourceError, UnusableError, reject
 from corpus.parts import PartWriter, Report
 from corpus.pulse import beat
 from corpus.source import Source
@@ -52,12 +52,14 @@ class Reading:
         settings: of all sources.
         ready: the folder where the gates made ready what they read.
         terms: what the run file says of each source's licence.
+        licences: of each source.
         today: when licences are judged.
     """
 
     settings: Settings
     ready: Path
     terms: Mapping[str, Terms | None]
+    licences: Mapping[str, str | None]
     today: date
 
     def __call__(self, unit: Unit) -> None:
@@ -71,7 +73,8 @@ class Reading:
     @cached_property
     def screen(self) -> Screen:
         """The gates, built once in each worker."""
-        return Screen(self.settings.gates, self.ready, terms=self.terms, today=self.today)
+        terms, licences = self.terms, self.licences
+        return Screen(self.settings.gates, self.ready, terms=terms, licences=licences, today=self.today)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what travels to a worker."""
@@ -164,7 +167,7 @@ class _Pass:
     def _add(self, record: Record, label: str) -> None:
         source, settings = self.unit.source, self.work.settings
         line = _line(record, source, label)
-        text = _text(record, source)
+        text = _text(record, source, content=line["content"])
         finding = self.work.screen.check(record, text, source=source.name, modality=source.modality)
         if finding is not None:
             self._keep_out(finding, line)
@@ -190,8 +193,8 @@ class _Pass:
         self.writer.keep_out(kind, {**found, **({"record": kept} if kind == "quarantined" else kept)})
 
     def _reject(self, item: Reject, label: str) -> None:
-        told = replace(item, reason=self._fit_to_tell(item.reason), excerpt=self._fit_to_tell(item.excerpt))
-        self.writer.reject(told, source=self.unit.source.name, label=label)
+        told = {name: self._fit_to_tell(getattr(item, name)) for name in ("where", "reason", "excerpt")}
+        self.writer.reject(replace(item, **told), source=self.unit.source.name, label=label)
 
     def _fail(self, label: str, error: SourceError) -> None:
         """Notes a file that cannot be used."""
@@ -268,21 +271,39 @@ def _line(record: Record, source: Source, label: str) -> dict[str, Any]:
         "location": {"file": label, "record": record.where, "offsets": offsets},
         "digest": digest,
         "ids": list(record.ids),
-        "content": dict(record.content),
+        "content": json.loads(written),
         **({} if record.pair is None else {"pair": record.pair}),
     }
 
 
-def _text(record: Record, source: Source) -> str:
+def _text(record: Record, source: Source, *, content: Mapping[str, Any]) -> str:
+    """Returns a record as people read it.
+
+    Raises:
+        UnusableError: it is too large, or does not come back from what it is written as: tokenize would end with it.
+    """
+    reader = source.reader()
     try:
-        text = plain(source.reader().render(record.content))
+        rendered = reader.render(record.content)
     except (UnusableError, MemoryError):
         raise
     except Exception as error:
         raise _reader_failed(error) from error
+    text = plain(rendered)
     if len(text) > LARGEST:
         raise UnusableError("too_large", f"must have at most {LARGEST:,} characters, but has {len(text):,}")
+    if not _comes_back(reader, rendered, content):
+        raise UnusableError("not_reversible", "must come back from what it is written as, but does not; report it")
     return text
+
+
+def _comes_back(reader: Modality, rendered: str, content: Mapping[str, Any]) -> bool:
+    try:
+        return reader.parse(rendered) == content
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, this record alone is the cause
+        return False
 
 
 def _wrong_digest(unit: Unit, report: Report) -> SourceError | None:

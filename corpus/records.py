@@ -147,7 +147,9 @@ def read_sources(
         if nodes.many:
             _meet(nodes, crew.meeting / "prepare-ready")
         terms = {source.name: source.terms for source in sources}
-        work = Reading(settings=settings, ready=ready, terms=terms, today=datetime.now(UTC).date())
+        licences = {source.name: source.license for source in sources}
+        today = datetime.now(UTC).date()
+        work = Reading(settings=settings, ready=ready, terms=terms, licences=licences, today=today)
         died = run_units(asked, work, committed=parts.committed, crew=crew, progress=progress, name="prepare")
     return _reports(sources, asked, died)
 

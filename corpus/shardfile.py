@@ -8,6 +8,10 @@ The file is chunks of equal size, each followed by its CRC-32C, then the index (
 and the CRC-32C of the index: zarr's sharding codec, index at the end.
 """
 
+import resource
+import weakref
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ ROWS = 1 << 13
 """Rows in a chunk of an array with a row for each document."""
 
 _CRC = 4
+_MAPPED = 1 << 14  # of the 65,530 mappings that Linux gives a process
 
 
 def write_array(group: Any, name: str, *, values: NDArray[Any], chunk: int) -> None:
@@ -129,6 +134,25 @@ class Stored:
         first = low * self.rows_per_chunk
         found = self.rows(first, min(len(self), first + self.rows_per_chunk))
         return first + int(np.searchsorted(found, value, side="right"))
+
+
+class Opened[Key, Kind](dict[Key, Kind]):
+    """Arrays that are mapped. Each holds a file open, so a process holds no more than it may, and drops the oldest."""
+
+    def of(self, key: Key, opening: Callable[[], Kind]) -> Kind:
+        """Returns an array, mapped anew where it was dropped."""
+        found = self.get(key)
+        if found is None:
+            most = min(_MAPPED, max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+            while len(_held) >= most:
+                others, other = _held.popleft()
+                (others() or {}).pop(other, None)
+            found = self[key] = opening()
+            _held.append((weakref.ref(self), key))
+        return found
+
+
+_held: deque[tuple[Callable[[], dict[Any, Any] | None], Any]] = deque()
 
 
 def open_array(path: Path) -> Stored:

@@ -160,8 +160,8 @@ class Encode:
         }
         unknown = self._encoder.unknown(encoded)
         if lost or unknown:
-            example = repr(texts[min(lost, default=0)])[:80]
-            told = f"{len(lost)} did not and {unknown} tokens are unknown ({example})"
+            first = records[min(lost, default=0)]["id"]  # never its text: logs are for everyone
+            told = f"{len(lost)} did not and {unknown} tokens are unknown (record {first})"
             raise ValueError(f"every record must come back from its tokens, but {told}; load another tokenizer")
         if any((ids == self._pad_id).any() for ids in encoded):
             raise ValueError(f"no record may hold {PAD}, which is padding, but one does; run prepare again")

@@ -4,7 +4,7 @@ import datetime as dt
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from corpus.modality import Modality, Options, modalities
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SOME = re.compile(r"[*?\[]")
+_LONGEST = 255  # bytes of a file's name
 
 
 class Source(BaseModel):
@@ -98,6 +99,13 @@ class Source(BaseModel):
             return [located]
         whole = {path for path in found if path.is_dir() and self._is_one(path)}
         return [path for path in found if self._is_one(path) and not whole.intersection(path.parents)]
+
+    def option_files(self, root: Path, files: Iterable[Path]) -> list[Path]:
+        """Returns what options name, such as a protein's wild type: files of the repository, or beside what is read."""
+        texts = [value for value in self.options.values() if isinstance(value, str) and len(value) < _LONGEST]
+        folders = {root, *(path.parent for path in files)} if texts else ()
+        found = {folder / os.path.expandvars(text) for text in texts for folder in folders}
+        return sorted(path for path in found if path.is_file())
 
     def label(self, path: Path, root: Path) -> str:
         """Returns what records call a file: as the run file writes it."""

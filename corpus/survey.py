@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def make_tokenizer(
         stack.enter_context(nodes.together())
         asked = {"base": None if base is None else str(base), "vocab_size": vocab_size, "texts": _TEXT_PER_STREAM}
         asked["genes"] = None if genes is None else sha256_file(genes)
-        begin(folder, {**asked, "records": state_of(records)}, nodes=nodes)
+        read = {"records": state_of(records), "of_base": {} if base is None else _digests(base)}
+        begin(folder, {**asked, **read}, nodes=nodes)
         units, survey = _units(records, texts=base is None), Survey(folder=folder)
         told = _told(progress, "records read")
         refuse_dead(run_units(units, survey, committed=survey.done, crew=crew, progress=told, name="survey"), units)
@@ -206,9 +208,16 @@ def _balanced(survey: Survey, units: Sequence[Unit]) -> Iterator[str]:
             yield from texts
 
 
+def _digests(base: Path) -> dict[str, str]:
+    """Returns the digest of each file of a tokenizer; one that is not there is told when it is loaded."""
+    return {path.name: sha256_file(path) for path in tokenizers.files(base)}
+
+
 def _code() -> str:
+    """Returns what works: this package's files, and the versions of what encodes and writes."""
     folder = Path(__file__).parent
-    return digest({str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*.py"))})
+    files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*.py"))}
+    return digest({**files, **{name: version(name) for name in ("numpy", "tokenizers", "zarr")}})
 
 
 def _told(progress: Progress, what: str) -> Callable[[int, int, int], None]:

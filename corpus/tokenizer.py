@@ -34,6 +34,12 @@ def train(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def files(path: Path) -> list[Path]:
+    """Returns what `load` reads, as far as it is there."""
+    found = [path / name for name in ("tokenizer.json", "vocab.json", "merges.txt")] if path.is_dir() else [path]
+    return [file for file in found if file.is_file()]
+
+
 def load(path: Path) -> Tokenizer:
     """Returns a trained tokenizer: a tokenizer.json, or a folder with one or with vocab.json and merges.txt.
 

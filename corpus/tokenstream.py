@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.shardfile import Stored, open_array
+from corpus.shardfile import Opened, Stored, open_array
 
 ID_BYTES = 12
 """Bytes of a record's id, which is written as 24 hexadecimal digits."""
@@ -60,7 +60,7 @@ class TokenStream:
     folder: Path
     shards: tuple[ShardEntry, ...]
     pad_id: int
-    _opened: dict[tuple[int, str], Stored] = field(default_factory=dict, repr=False, compare=False)
+    _opened: Opened[tuple[int, str], Stored] = field(default_factory=Opened, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self._firsts[-1]
@@ -177,10 +177,7 @@ class TokenStream:
         return str(self.folder / self.shards[0].path) if self.shards else str(self.folder)
 
     def _array(self, shard: int, name: str) -> Stored:
-        found = self._opened.get((shard, name))
-        if found is None:
-            found = self._opened[shard, name] = open_array(self.folder / self.shards[shard].path / name)
-        return found
+        return self._opened.of((shard, name), lambda: open_array(self.folder / self.shards[shard].path / name))
 
     def _rows(self, shard: int, name: str) -> NDArray[Any]:
         stored = self._array(shard, name)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +18,10 @@ from slurm.files import digest, sha256_file
 
 _FORMAT = 1  # of a part; raised when parts of before cannot be used
 _UNIT_BYTES, _UNIT_FILES = 32 << 20, 256  # small files are read together: each unit is a commit
-_READERS = ("anndata", "biopython", "datasketch", "fhir.resources", "h5py", "lxml", "pyarrow", "rdkit", "zarr")
+_READERS = (
+    *("anndata", "biopython", "datasketch", "fhir.resources", "h5py", "ijson", "lxml", "numpy", "pandas", "pyarrow"),
+    *("rdkit", "scipy", "zarr"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,8 @@ class Unit:
 
 def plan(sources: Iterable[Source], folder: Path, *, settings: Settings) -> list[Unit]:
     """Returns the units of all sources, in the order of their records; the same on every node."""
-    return [unit for source in sources for unit in _of_source(source, folder, settings)]
+    read = {str(path): sha256_file(path) for path in settings.gates.files(settings.root) if path.is_file()}
+    return [unit for source in sources for unit in _of_source(source, folder, settings, read)]
 
 
 def split_of(group: str, *, seed: int, valid_fraction: float) -> str:
@@ -104,7 +107,7 @@ def inputs_digest(found: Sequence[tuple[str, str]]) -> str:
     return found[0][1] if len(found) == 1 else digest([list(item) for item in found])
 
 
-def _of_source(source: Source, folder: Path, settings: Settings) -> Iterator[Unit]:
+def _of_source(source: Source, folder: Path, settings: Settings, read: Mapping[str, str], /) -> Iterator[Unit]:
     files = [
         File(path=path, label=source.label(path, settings.root), members=members, beside=source.reads_beside(path))
         for path in source.files(settings.root)
@@ -118,7 +121,7 @@ def _of_source(source: Source, folder: Path, settings: Settings) -> Iterator[Uni
             files=tuple(group),
             whole=len(groups) == 1,
             folder=folder,
-            digest=_digest(source, group, settings),
+            digest=_digest(source, group, settings, read),
         )
 
 
@@ -168,28 +171,21 @@ def _grouped[Kind](sizes: dict[Kind, int]) -> Iterator[list[Kind]]:
         yield group
 
 
-def _digest(source: Source, files: Sequence[File], settings: Settings) -> str:
+def _digest(source: Source, files: Sequence[File], settings: Settings, read: Mapping[str, str], /) -> str:
+    named = source.option_files(settings.root, [file.path for file in files])
     return digest(
         {
             "format": _FORMAT,
             "code": _code(),
             "source": json.loads(source.model_dump_json()),
             "files": [[file.label, list(file.members)] for file in files],
-            "options": {str(path): sha256_file(path) for path in _option_files(source, files, settings.root)},
+            "options": {str(path): sha256_file(path) for path in named},
             "seed": settings.seed,
             "valid_fraction": settings.valid_fraction,
             "gates": json.loads(settings.gates.model_dump_json()),
-            "read": {str(path): sha256_file(path) for path in settings.gates.files(settings.root) if path.is_file()},
+            "read": dict(read),
         }
     )
-
-
-def _option_files(source: Source, files: Sequence[File], root: Path) -> list[Path]:
-    """Returns the files that options name, such as a protein's wild type: by their place or beside the source."""
-    texts = [value for value in source.options.values() if isinstance(value, str)]
-    folders = {root, *(file.path.parent for file in files[:1])}
-    found = {folder / os.path.expandvars(text) for text in texts if len(text) < 255 for folder in folders}
-    return sorted(path for path in found if path.is_file())
 
 
 @cache

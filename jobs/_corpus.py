@@ -17,9 +17,15 @@ _WANTED = {  # of details: what a person misses when it is not there
 
 
 def sources(prepare: Values, tokenize: Values | None = None) -> list[Source]:
-    """Returns the sources, with their tokens once there are some."""
-    tokens = tokenize["details"].get("sources", {}) if tokenize else {}
-    return [_source(each, tokens.get(each["name"], {})) for each in prepare["details"]["sources"]]
+    """Returns the sources, with their tokens once there are some; behind prepare's, those of tokenize's store of cells.
+
+    A matrix that both read, under one name and licence, is told once.
+    """
+    told: Values = tokenize["details"] if tokenize else {}
+    rows = list(prepare["details"]["sources"])
+    known = {(each["name"], each["license"]) for each in rows}
+    rows += [each for each in told.get("cells", []) if (each["name"], each["license"]) not in known]
+    return [_source(each, told.get("sources", {}).get(each["name"], {})) for each in rows]
 
 
 def corpus(prepare: Values, tokenize: Values | None = None) -> Corpus:

@@ -9,6 +9,7 @@ from typing import Any
 from jobs._corpus import files
 from jobs._corpus_view import require_record
 from jobs._run import PlanningError
+from slurm.files import read_json
 
 _ID = re.compile(r"[0-9a-f]{24}")
 _MOST = 2000  # characters of text shown
@@ -35,7 +36,9 @@ def trace(root: Path, stream: str, *, place: str, split: str, document: bool) ->
         identity, said = _located(root / "tokenize", stream, split=split, number=int(place), document=document)
     else:
         raise PlanningError([f"{place}: must be a number or the 24 digits of a record's id; change it"])
-    if identity:
+    if identity and not _ID.fullmatch(identity):
+        said += _told_of_cell(root, identity)
+    elif identity:
         prepare = require_record(root, "prepare")
         found, name, number = _found(root / "prepare" / "records", stream, split=split, identity=identity)
         said += [f"line {number} of {root / 'prepare' / 'records' / name}", *_told(found, prepare, root)]
@@ -98,6 +101,15 @@ def _files(folder: Path, stream: str, split: str) -> Iterator[Path]:
     name, _, languages = stream.partition(".")
     streams = [stream, *(f"{name}.{language}" for language in languages.split("+") if "+" in languages)]
     yield from (path for each in streams if (path := folder / f"{each}.{split}.jsonl").is_file())
+
+
+def _told_of_cell(root: Path, place: str) -> Iterator[str]:
+    """Yields what is known of the matrix of a whole cell, which is no record of prepare's."""
+    name = place.rpartition(", row ")[0]
+    known = read_json(root / "tokenize" / "record.json")["details"].get("cells", [])
+    source: Mapping[str, Any] = next((each for each in known if each["name"] == name), {})
+    told = {"file": source.get("path"), "sha256 of the file": source.get("sha256"), "licence": source.get("license")}
+    yield from (f"  {name}: {value}" for name, value in told.items() if value)
 
 
 def _told(record: Mapping[str, Any], prepare: Mapping[str, Any], root: Path) -> Iterator[str]:

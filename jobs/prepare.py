@@ -44,8 +44,9 @@ class PrepareConfig(StageConfig):
         return sources
 
     def files(self, root: Path) -> Iterable[Path]:
-        """Yields what the sources and the gates read."""
-        found = [path for source in self.sources for path in source.files(root)]
+        """Yields what the sources, their options and the gates read."""
+        read = [(source, source.files(root)) for source in self.sources]
+        found = [path for source, paths in read for path in [*paths, *source.option_files(root, paths)]]
         below = [inner for path in found if path.is_dir() for inner in sorted(path.rglob("*")) if inner.is_file()]
         return [*(path for path in found if not path.is_dir()), *below, *self.gates.files(root)]
 

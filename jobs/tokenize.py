@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from corpus.cells.corpus import CellStoreConfig, build_cells
+from corpus.cells.corpus import CellStoreConfig, build_cells, matrices
 from corpus.gates.config import GatesConfig
 from corpus.mixture import MAIN, Mixing
 from corpus.modality import modalities
@@ -55,7 +55,8 @@ class TokenizeConfig(StageConfig, Mixing):
     def files(self, root: Path) -> Iterable[Path]:
         """Yields the tokenizer that is loaded and the table of genes, where they are."""
         given = root / (self.tokenizer or "")
-        loaded = [] if self.tokenizer is None else [given / "tokenizer.json" if given.is_dir() else given]
+        names = ("tokenizer.json", "vocab.json", "merges.txt") if given.is_dir() else ("",)
+        loaded = [] if self.tokenizer is None else [file for name in names if (file := given / name).is_file()]
         cells = [] if self.cell_store is None else self.cell_store.files(root)
         return [*loaded, *([] if self.genes is None else [root / self.genes]), *cells]
 
@@ -127,10 +128,19 @@ def run(config: TokenizeConfig, stage: Stage) -> Outcome:
     )
     if stage.rank != 0:
         return Outcome(metrics={})
-    return _outcome(stage, manifest, seconds, processes=crew.workers * crew.world_size)
+    store = config.cell_store
+    told = [] if store is None else matrices(store, stage.folder, root=ROOT)
+    return _outcome(stage, manifest, seconds, processes=crew.workers * crew.world_size, cells=told)
 
 
-def _outcome(stage: Stage, manifest: Mapping[str, Any], seconds: Mapping[str, float], *, processes: int) -> Outcome:
+def _outcome(
+    stage: Stage,
+    manifest: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    *,
+    processes: int,
+    cells: list[dict[str, Any]],
+) -> Outcome:
     from corpus.shards import open_shards
 
     shards = open_shards(stage.folder)
@@ -153,6 +163,7 @@ def _outcome(stage: Stage, manifest: Mapping[str, Any], seconds: Mapping[str, fl
         details={
             "streams": rows,
             "sources": _sources(entries),
+            "cells": cells,
             "languages": _counted(entries, "languages"),
             "scales": _counted(entries, "scales"),
             "phases": manifest["phases"],

@@ -21,6 +21,7 @@ from corpus.cells.plan import (
     vocabulary,
 )
 from corpus.cells.store import FORMAT, GENES, MANIFEST
+from corpus.claims import Nodes
 from corpus.records import SPLITS
 from corpus.workers import Crew, run_units
 from slurm.files import digest, read_json, sha256_file, write_atomic, write_json
@@ -62,11 +63,17 @@ def build(
     Raises:
         ValueError: a source cannot be used, or took its readers along.
     """
-    parts, apart = folder / "parts", _inline(crew) if apart is None else apart
-    committed = _committed(plan, folder)
-    if committed is not None:
-        return committed
-    _begin(plan, folder, parts)
+    nodes = crew.nodes()
+    with nodes.together():
+        if _ready(plan, folder, nodes=nodes):
+            return dict(read_json(folder / MANIFEST))
+        return _build(plan, folder, crew=crew, progress=progress, apart=_inline(crew) if apart is None else apart)
+
+
+def _build(
+    plan: StorePlan, folder: Path, *, crew: Crew, progress: Callable[[str, int, int], None], apart: bool
+) -> dict[str, Any]:
+    parts = folder / "parts"
 
     def run(units: Any, work: Any, committed: Callable[[Any], bool], name: str) -> None:
         def told(done: int, total: int, _items: int) -> None:
@@ -96,10 +103,35 @@ def build(
     entries = [_entry(shard_folder(folder, unit) / "entry.json") for unit in shards]
     rejects = [_rejects(reports, units, number) for number in numbers]
     manifest = _manifest(plan, genes, labels, entries, described=describe(plan, surveys), rejects=rejects)
-    if crew.rank == 0:
-        _commit(folder, manifest, genes)
-    crew.nodes().wait_for(folder / MANIFEST)
+    _agree(crew.nodes(), lambda: _commit(folder, manifest, genes))
     return dict(read_json(folder / MANIFEST))
+
+
+def _ready(plan: StorePlan, folder: Path, *, nodes: Nodes) -> bool:
+    """Makes the folder ready, on the first node, before any works; says whether the store is there already."""
+    begun, kept = nodes.meeting / "cells-begun", nodes.meeting / "cells-kept"
+    if nodes.rank > 0:
+        nodes.wait_for(begun)
+        return kept.exists()
+    committed = _committed(plan, folder) is not None
+    if not committed:
+        _begin(plan, folder, folder / "parts")
+    for file in [kept, begun][not committed :] if nodes.many else ():
+        file.touch()
+    return committed
+
+
+def _agree(nodes: Nodes, commit: Callable[[], None]) -> None:
+    """Commits on the first node, and not before all others are done with the parts, which that removes."""
+    if nodes.rank == 0:
+        for rank in range(1, nodes.world_size):
+            nodes.wait_for(nodes.meeting / f"cells-built-{rank}", rank=rank)
+        commit()
+        if nodes.many:
+            (nodes.meeting / "cells-committed").touch()
+    else:
+        (nodes.meeting / f"cells-built-{nodes.rank}").touch()
+        nodes.wait_for(nodes.meeting / "cells-committed")
 
 
 def _entry(path: Path) -> dict[str, Any]:

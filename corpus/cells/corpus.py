@@ -47,17 +47,31 @@ class CellStoreConfig(BaseModel):
         wrong = next((source for source in sources if source.modality != "omics"), None)
         if wrong is not None:
             raise ValueError(f"must have the modality omics, but {wrong.name} has {wrong.modality}; leave it out")
+        if len({source.name for source in sources}) < len(sources):
+            raise ValueError(
+                "must have names of their own, for tokens are counted by them, but one occurs twice; rename it"
+            )
+        for source in sources:
+            unheard = [name for name in ("member", "max_records", "sha256") if getattr(source, name) is not None]
+            if unheard:
+                told = f"but {source.name} has {unheard[0]}:; take it out"
+                raise ValueError(f"must be whole files, which the store's manifest knows by their digests, {told}")
         return sources
 
     def files(self, root: Path) -> list[Path]:
-        """Returns what is read."""
-        return [path for source in self.sources for path in source.files(root)]
+        """Returns what is read: files, those of folders one by one."""
+        found = [path for source in self.sources for path in source.files(root)]
+        below = [inner for path in found if path.is_dir() for inner in sorted(path.rglob("*")) if inner.is_file()]
+        medians = [] if self.medians is None else [root / self.medians]
+        return [*(path for path in found if not path.is_dir()), *below, *medians]
 
     def problems(self, root: Path, *, policy: LicencePolicy, today: date) -> Iterator[str]:
         """Yields the sources that are not there or may not be used, one line each."""
         for number, source in enumerate(self.sources):
             found = [*source.problems(root), *source.decision(policy, today=today).refusals]
             yield from (f"sources.{number}.{line}" for line in found)
+        if self.medians is not None and not (root / self.medians).is_file():
+            yield f"medians: must be a table of genes, but {root / self.medians} is not there; mend the path"
 
 
 def build_cells(
@@ -100,6 +114,37 @@ def build_cells(
     )
     manifest = build(plan, folder / FOLDER, crew=crew)
     return {STREAM: _entries(config, folder, manifest, ids)} if crew.rank == 0 else {}
+
+
+def matrices(config: CellStoreConfig, folder: Path, *, root: Path) -> list[dict[str, Any]]:
+    """Returns what prepare tells of its sources, of each matrix of the store that `build_cells` built.
+
+    Args:
+        config: what was built.
+        folder: tokenize's.
+        root: what paths are relative to.
+    """
+    from corpus.cells.store import MANIFEST
+    from slurm.files import read_json
+
+    given = [source for source in config.sources for _ in source.files(root)]
+    rows = []
+    for source, told in zip(given, read_json(folder / FOLDER / MANIFEST)["sources"], strict=True):
+        terms = source.decision(LicencePolicy(), today=date.min).terms
+        rows.append(
+            {
+                **{name: told[name] for name in ("name", "license", "sha256", "rejects")},
+                "modality": source.modality,
+                "scale": source.reader().SCALE,
+                "path": source.path,
+                "terms": {} if terms is None else terms.model_dump(mode="json"),
+                "commercial": source.commercial,
+                "records": told["rows"] - sum(told["rejects"].values()),
+                "duplicates": 0,
+                "notes": [f"whole cells, of the stream {STREAM}"],
+            }
+        )
+    return rows
 
 
 def _sources(config: CellStoreConfig, root: Path) -> Iterator[Any]:

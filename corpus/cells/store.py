@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.cells.rank import Cells
-from corpus.shardfile import Stored, open_array
+from corpus.shardfile import Opened, Stored, open_array
 from slurm.files import digest, read_json, sha256_file
 
 FORMAT = "cells-1"
@@ -40,7 +40,7 @@ class CellSplit:
     shards: tuple[tuple[str, int], ...]
     labels: Mapping[str, list[str]]
     ranked: bool
-    _opened: dict[tuple[int, str], "_Array"] = field(default_factory=dict, repr=False, compare=False)
+    _opened: Opened[tuple[int, str], "_Array"] = field(default_factory=Opened, repr=False, compare=False)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -132,10 +132,7 @@ class CellSplit:
         return found
 
     def _array(self, shard: int, name: str) -> "_Array":
-        found = self._opened.get((shard, name))
-        if found is None:
-            found = self._opened[shard, name] = _Array(open_array(self.folder / self.shards[shard][0] / name))
-        return found
+        return self._opened.of((shard, name), lambda: _Array(open_array(self.folder / self.shards[shard][0] / name)))
 
 
 @dataclass(frozen=True, kw_only=True)

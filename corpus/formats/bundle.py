@@ -38,7 +38,7 @@ class Bundle:
         name = path.name.lower()
         if path.is_dir():
             names = (str(file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file())
-            return cls(names=tuple(names), open_raw=lambda name: (path / name).open("rb"))
+            return cls(names=_safe(tuple(names)), open_raw=lambda name: (path / name).open("rb"))
         if name.endswith(_ENDINGS):
             return cls(names=_beside(path), open_raw=lambda name: (path.parent / name).open("rb"))
         if name.endswith(".zip") or name.endswith(_TARS):
@@ -66,7 +66,10 @@ def _beside(path: Path) -> tuple[str, ...]:
 
 
 def _safe(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the names of an archive; zarr's own zips hold some twice, and the last one counts, as for zipfile."""
+    """Returns the names of an archive; zarr's own zips hold some twice, and the last one counts, as for zipfile.
+
+    What macOS puts beside each file (._matrix.mtx, in zips below __MACOSX) is left out.
+    """
     if len(names) > _MOST:
         raise SourceError("archive_bomb", f"must hold {_MOST:,} files or less, but holds {len(names):,}; split it")
     for name in names:
@@ -74,4 +77,4 @@ def _safe(names: tuple[str, ...]) -> tuple[str, ...]:
         if where.is_absolute() or ".." in where.parts:
             told = f"must hold names below one folder, but holds {name[:80]!r}; do not trust it"
             raise SourceError("archive_path", told)
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(name for name in names if not PurePosixPath(name).name.startswith("._")))

@@ -8,6 +8,7 @@ from typing import Any
 
 from corpus.formats.cdisc import Dataset
 from corpus.formats.jsonvalues import as_dict, as_list, dicts, each, load, text
+from corpus.formats.lines import is_korean
 from corpus.formats.tables import Row, open_bytes
 from corpus.modality import Reject, SourceError, UnusableError, reject
 
@@ -115,9 +116,11 @@ def _cell(value: Any, encoding: str | None) -> Any:
 def _decoded(value: bytes, encoding: str | None) -> str:
     for name in (encoding,) if encoding else ("utf-8", "cp949"):
         try:
-            return value.decode(name).strip(" \0")
+            decoded = value.decode(name).strip(" \0")
         except UnicodeDecodeError:
             continue
+        if encoding or name == "utf-8" or is_korean(value):
+            return decoded
     raise UnusableError("encoding", f"must be in {encoding or 'utf-8 or cp949'}, but is {value[:20]!r}; set encoding:")
 
 

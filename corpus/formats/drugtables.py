@@ -41,6 +41,7 @@ _NDC = {
     "category": ("marketingcategoryname", "marketingcategory"),
     "approval": ("applicationnumber",),
     "NDC": ("productndc",),
+    "package": ("packagedescription",),
 }
 _IDS = {
     "ndc": ("productndc", "ndc", "ndccode", "ndc11"),

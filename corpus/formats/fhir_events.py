@@ -256,18 +256,23 @@ def _us_core(resource: Mapping[str, Any], which: str) -> str:
         if text(extension.get("url")).endswith(which):
             parts = dicts(extension.get("extension"))
             said = [text(part.get("valueString")) or name(part.get("valueCoding")) for part in reversed(parts)]
+            whole = extension.get("valueCodeableConcept")  # DSTU2's, whose text may only say "race"
+            said += [name(coding) for coding in dicts(whole.get("coding") if isinstance(whole, dict) else None)]
             return next((word for word in said if word), "")
     return ""
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _hidden(resource: Mapping[str, Any]) -> set[str]:
     """Returns what names the patient: words of names, addresses and numbers, to be taken out of free text."""
     found = {text(item.get("value")) for which in ("identifier", "telecom") for item in dicts(resource.get(which))}
     for item in dicts(resource.get("name")):
-        given = item.get("given")
-        words = [item.get("family"), item.get("text"), *(given if isinstance(given, list) else [given])]
+        families, given = (_listed(item.get(which)) for which in ("family", "given"))  # DSTU2 lists both
+        words = [*families, item.get("text"), *given]
         found |= {part for word in words for part in (text(word), *text(word).split())}
     for item in dicts(resource.get("address")):
-        lines = item.get("line")
-        found |= {text(line) for line in (lines if isinstance(lines, list) else [lines])}
+        found |= {text(line) for line in _listed(item.get("line"))}
     return {word for word in found if len(word) >= (3 if word.isascii() else 2)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.formats import fhir, fhir_events, jsonfile, jsonvalues, lines, tables
+from corpus.formats.fhir_older import renewed
 from corpus.formats.spool import Spool
 from corpus.formats.timeline import Event, PatientOptions, Scene, items, last_day
 from corpus.modality import Item, Note, Reject, UnusableError, reject
@@ -53,7 +54,7 @@ class _Reader:
             part = f" {number}" if len(found) > 1 else ""
             name = f"{kind}/{own}" if own else fhir.shown(url) or f"{kind}{part} of {place}"
             try:
-                self._take(resource, name, url=url, spool=spool)
+                self._take(renewed(resource), name, url=url, spool=spool)
             except UnusableError as error:
                 yield reject(error, where=name, excerpt=kind)  # never its content: it may name a patient
 

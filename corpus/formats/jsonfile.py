@@ -6,10 +6,11 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from corpus.formats.lines import find_encoding, open_bytes
+from corpus.formats.lines import find_encoding, open_bytes, placed_lines
 from corpus.modality import SourceError, UnusableError, reject
 
 DEEPEST = 100  # objects and lists within each other; FHIR and ClinicalTrials.gov need 30
@@ -50,6 +51,7 @@ def items(path: Path, *, encoding: str | None = None, within: Collection[str] = 
     """Yields the items of a file that is one list or one object; of any other value, nothing.
 
     Of an object, the elements of a list under one of the keys `within` are yielded in its place, one by one.
+    A file that holds one object a line is read as a list of them, whatever it is called.
 
     Raises:
         SourceError: the file cannot be decoded, is no JSON, or has a key of the whole twice.
@@ -57,14 +59,41 @@ def items(path: Path, *, encoding: str | None = None, within: Collection[str] = 
     chosen = codecs.lookup(encoding or find_encoding(path)).name
     chosen = "utf-8-sig" if chosen == "utf-8" else chosen
     with open_bytes(path) as file:
+        text = _Text(file, chosen)
         try:
-            yield from _items(_Text(file, chosen), within)
+            lined = text.peek() == "{" and _are_lines(path, encoding)
+            yield from _lined(path, encoding) if lined else _items(text, within)
         except UnicodeError as error:
             raise SourceError("encoding", f"must be in {chosen}, but {error}; give the right encoding") from error
         except SourceError:
             raise
         except UnusableError as error:
             raise SourceError("damaged", error.reason) from error
+
+
+def _are_lines(path: Path, encoding: str | None) -> bool:
+    """Says whether a file holds one object a line: the first line is a whole one, the next begins another."""
+    told = (line.text or "" for line in placed_lines(path, encoding=encoding))
+    start = list(islice((text for text in told if text.strip()), 2))
+    if len(start) < 2 or not start[1].lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(loads(start[0]), dict)
+    except UnusableError:
+        return False
+
+
+def _lined(path: Path, encoding: str | None) -> Iterator[Item]:
+    filled = (line for line in placed_lines(path, encoding=encoding) if line.text is None or line.text.strip())
+    for number, line in enumerate(filled):
+        where = f"line {line.number}"
+        try:
+            if line.text is None:
+                raise UnusableError("too_large", "must have shorter lines, but has one that is too long; cut it")  # noqa: TRY301
+            value = loads(line.text)
+        except UnusableError as error:
+            value = reject(error, where=where, excerpt=line.text or "")
+        yield Item(key=number, value=value, where=where, offsets=line.offsets)
 
 
 def _items(text: "_Text", within: Collection[str]) -> Iterator[Item]:

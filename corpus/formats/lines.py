@@ -18,6 +18,7 @@ RATIO_FROM = 8 << 20  # bytes, below which a bomb does no harm
 LONGEST = 32 << 20  # bytes of a line
 _BLOCK = 1 << 20
 _ENOUGH = 4 << 20  # bytes that are not all ASCII and tell an encoding
+_PAIR = re.compile(rb"([\xa1-\xfe]{2})|[\x80-\xff].", re.DOTALL)  # a letter of CP949; usual ones are in the group
 _ODD = re.compile(
     r"utf_?-?(7|16|32)|iso2022|hz|unicode|raw|idna|punycode|rot|hex|base64|uu|quopri|bz2|zip|zlib|charmap"
 )
@@ -138,6 +139,12 @@ def find_encoding(path: Path, *, start: int = 0) -> str:
     raise SourceError("encoding", f"must be in {' or '.join(candidates)}, but is in neither; give its encoding")
 
 
+def is_korean(raw: bytes) -> bool:
+    """Says whether what CP949 decodes is Korean: the two bytes of ’s in Windows-1252 are a rare syllable there."""
+    pairs = _PAIR.findall(raw)
+    return 2 * sum(map(bool, pairs)) >= len(pairs)
+
+
 class _Decoder:
     """Decodes lines strictly; an encoding that was not given is found at the first line that is not ASCII."""
 
@@ -208,17 +215,18 @@ def _splits_in_bytes(encoding: str) -> bool:
 
 
 def _decodes(path: Path, encoding: str, start: int) -> bool:
-    decoder, told = codecs.getincrementaldecoder(encoding)(), 0
+    decoder, told, korean = codecs.getincrementaldecoder(encoding)(), 0, encoding != "cp949"
     with open_bytes(path) as file:
         file.seek(start)
         try:
             while told < _ENOUGH and (block := file.read(_BLOCK)):
                 decoder.decode(block)
                 told += 0 if block.isascii() else len(block)
+                korean = korean or (not block.isascii() and is_korean(block))
             decoder.decode(b"", final=told < _ENOUGH)
         except UnicodeDecodeError:
             return False
-    return True
+    return korean or not told
 
 
 def _not_in(encoding: str, error: Exception) -> SourceError:

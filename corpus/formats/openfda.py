@@ -85,6 +85,7 @@ def _record(value: Any, where: str, *, sections: Container[str] | None, language
         raise UnusableError("unknown_shape", f"must be an object, but is {type(value).__name__}")
     if safetyreport.is_report(value):
         return safetyreport.record(value, where)
+    value = {key.replace("-", "_"): item for key, item in value.items()}  # the recalls of before 2013
     if value.keys() & {"effective_time", "set_id"}:
         return _label(value, where, sections=sections, language=language)
     for keys, make in _SHAPES:

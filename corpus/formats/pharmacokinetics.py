@@ -183,7 +183,9 @@ def _record(subject: str, samples: list[list[Any]], *, about: Mapping[str, str])
         raise UnusableError("too_large", f"must have at most {_MOST_SAMPLES} samples, but has {len(samples)}")
     facts: dict[str, dict[str, None]] = {}
     sections: dict[str, list[str]] = {}
-    for _, title, time, value, known in samples:
+    crossed = len({known.get("treatment") for *_, known in samples}) > 1
+    for _, plain, time, value, known in samples:
+        title = f"{plain}, {known['treatment']}" if crossed and "treatment" in known else plain
         sections.setdefault(title, []).append(f"{time}: {value}")
         for role, fact in known.items():
             facts.setdefault(role, {})[fact] = None

@@ -1,8 +1,9 @@
 """Questions and answers as tables: PubMedQA, MedMCQA, MedQA, KorMedMCQA, MedQuAD, BioASQ and tables like them."""
 
+import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corpus.annotations import bare
@@ -60,6 +61,27 @@ def shape(columns: Iterable[str]) -> str | None:
     if found & {"opa", "options", "choices", "option", "a", "ending0", "optiona", "option1"}:
         return "choices"
     return "answers" if found & {"answer", "answers", "response", "idealanswer", "exactanswer", "output"} else None
+
+
+def is_headless(line: str) -> bool:
+    """Says whether the first line of a table is a question already, as in MMLU's files: its options, then a letter."""
+    cells = next(csv.reader([line]), [])
+    words = len(cells[0].split()) if cells else 0
+    return words > 2 and _is_bare(cells) and not any(cell.strip() in tuple(_LETTERS) for cell in cells[1:-1])
+
+
+def named(row: Row) -> Row:
+    """Returns a row of a table without names, which is a question, its options and a letter, with their names."""
+    cells = list(row.cells.values())
+    if not _is_bare(cells):
+        return row
+    options = dict(zip(_LETTERS, cells[1:-1], strict=False))
+    return replace(row, cells={"question": cells[0], **options, "answer": cells[-1]})
+
+
+def _is_bare(cells: Sequence[Any]) -> bool:
+    letters = tuple(_LETTERS[: max(0, len(cells) - 2)])
+    return len(letters) > 1 and text(cells[-1]).strip() in letters
 
 
 def first_answer(rows: Iterable[Cells]) -> int | None:

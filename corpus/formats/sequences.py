@@ -19,6 +19,7 @@ _TO_SYMBOL = {
 }
 _GAPS = re.compile(r"[-.\s]")
 _NUCLEOTIDES = re.compile(r"[ACGTUN]{30,}")
+_FOLDS = re.compile(r"(?!(.)\1*$)[CEH]{30,}")
 SYMBOLS = (
     *tags("protein"),
     *_TO_SYMBOL["protein"].values(),
@@ -32,7 +33,8 @@ def clean_sequence(given: str, *, alphabet: Alphabet = "protein") -> str:
     """Returns a sequence in upper case without gaps: lower case in a2m and a3m are residues too, . and - are none.
 
     Raises:
-        UnusableError: it is empty, too long, holds other letters, or is DNA or RNA where a protein should be.
+        UnusableError: it is empty, too long, holds other letters, or is DNA, RNA or a secondary structure where a
+            protein should be.
     """
     sequence = _GAPS.sub("", given).upper()
     if not sequence:
@@ -46,6 +48,9 @@ def clean_sequence(given: str, *, alphabet: Alphabet = "protein") -> str:
     if alphabet == "protein" and _NUCLEOTIDES.fullmatch(sequence):
         told = "must be amino acids, but holds only nucleotides; set alphabet: dna or rna where it is one"
         raise UnusableError("nucleotides", told)
+    if alphabet == "protein" and _FOLDS.fullmatch(sequence):
+        told = "must be amino acids, but holds only H, E and C: its secondary structure; read the file with residues"
+        raise UnusableError("secondary_structure", told)
     return sequence
 
 

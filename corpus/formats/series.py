@@ -66,6 +66,7 @@ VALUES = (*SURE_VALUES, "value", "val", "cases", "count", "값", "수치", "데�
 UNITS = ("unit", "units", "unitmeasure", "unitofmeasure", "단위")
 BY = (
     *("sex", "gender", "sexname", "age", "agegroup", "agename", "ageband", "dim1", "dim2", "dim3", "subgroup"),
+    *("subject", "measure"),  # OECD's: which beds or persons, and per what
     *("cause", "causename", "metricname", "reiname", "race", "ethnicity", "province/state"),
     *("성별", "연령별", "연령대", "연령"),
 )
@@ -82,6 +83,7 @@ _TIME = re.compile(
     r"|\d{4}\s?[-–/]\s?\d{2,4}|\d{4}년(?:\s?\d{1,2}월)?(?:\s?\d{1,2}일)?",
     re.IGNORECASE | re.ASCII,
 )
+_SIZE = re.compile(r"[\d.,]+", re.ASCII)
 _BOUND = re.compile(r"[<>≤≥]\s?\d+(\.\d+)?")
 
 
@@ -124,8 +126,15 @@ def refuse_persons(found: Sequence[str]) -> None:
         raise SourceError("person_rows", f"{told}; set count_by: to count them, or read it with the modality trial")
 
 
-def places(found: list[str], wanted: Mapping[str, str | int | None]) -> dict[str, str | None]:
-    """Returns {role: column} of entity, code, time, indicator and unit: those wanted, else the usual ones.
+def sizes(cells: Mapping[str, Any]) -> list[str]:
+    """Returns the columns of a first row that say how large an area is, where others name it by the same word."""
+    return [name for name, value in cells.items() if bare(name) == "area" and _SIZE.fullmatch(str(value).strip())]
+
+
+def places(
+    found: list[str], wanted: Mapping[str, str | int | None], *, sizes: Sequence[str] = ()
+) -> dict[str, str | None]:
+    """Returns {role: column} of entity, code, time, indicator and unit: those wanted, else the usual ones but `sizes`.
 
     Raises:
         SourceError: a column is not there, or nothing says which place a row is about.
@@ -134,7 +143,7 @@ def places(found: list[str], wanted: Mapping[str, str | int | None]) -> dict[str
     chosen: dict[str, str | None] = {}
     for role, names in usual.items():
         given = wanted.get(role)
-        rest = [name for name in found if name not in chosen.values()]
+        rest = [name for name in found if name not in (*chosen.values(), *sizes)]
         chosen[role] = find_column(given, found) if given is not None else first_column(rest, names)
     if chosen["entity"] is None and chosen["code"] is not None:
         chosen["entity"], chosen["code"] = chosen["code"], None

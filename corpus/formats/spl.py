@@ -43,8 +43,12 @@ def _record(document: Any, where: str, *, sections: Container[str] | None, langu
         raise UnusableError("wrong_format", f"must be in the namespace {_SPACE}, but is {document.tag[:60]}")
     effective = _attribute(document, "value", "effectiveTime")
     identity = _attribute(document, "root", "setId").casefold()
+    body = child(document, "component", "structuredBody")
+    if body is None and not identity:
+        raise UnusableError("no_label", "must be a label with a set id or a body, but is a document with neither")
     products = [element for element in document.iter() if name(element) in _PRODUCTS and children(element, "name")]
     active, inactive, codes = _ingredients(document)
+    indexed, classes = _indexed(document)
     ndcs, packages = _codes(products), _codes(_all(document, "containerPackagedProduct", "containerPackagedMedicine"))
     facts = {
         "name": _joined(_name(product) for product in products),
@@ -53,6 +57,8 @@ def _record(document: Any, where: str, *, sections: Container[str] | None, langu
         "labeler": one_line(child(document, "author", "assignedEntity", "representedOrganization", "name")),
         "active ingredients": _joined(active),
         "inactive ingredients": _joined(inactive),
+        "substance": _joined(f"{called} (UNII {unii})" if unii else called for called, unii in indexed),
+        "class": _joined(classes),
         "form": _joined(_attribute(product, "displayName", "formCode") for product in products),
         "route": _joined(part.get("displayName", "") for part in _all(document, "routeCode")),
         "NDC": _joined(ndcs),
@@ -65,10 +71,10 @@ def _record(document: Any, where: str, *, sections: Container[str] | None, langu
     }
     title = one_line(child(document, "title"))
     written = [("Title", title)] if title else []
-    body = child(document, "component", "structuredBody")
     for section in _sections(body) if body is not None else ():
         written += _written(section, parent="", sections=sections, depth=1)
     ids = [f"spl:{identity}" if identity else "", *(f"ndc:{code}" for code in ndcs), *(f"unii:{c}" for c in codes)]
+    ids += [f"unii:{unii}" for _, unii in indexed if unii]
     spoken = language_code(_attribute(document, "code", "languageCode")) or language
     return papers.record(
         facts,
@@ -115,8 +121,7 @@ def _ingredients(document: Any) -> tuple[list[str], list[str], list[str]]:
         substance = next(iter(children(part, *_SUBSTANCES)), None)
         if substance is None:
             continue
-        code = child(substance, "code")
-        unii = code.get("code", "") if code is not None and code.get("codeSystem") == _UNII else ""
+        unii = _unii(child(substance, "code"))
         called = one_line(child(substance, "name"))
         named = f"{called} (UNII {unii})" if unii else called
         if name(part) == "activeIngredient" or part.get("classCode", "").startswith("ACTI"):
@@ -126,6 +131,18 @@ def _ingredients(document: Any) -> tuple[list[str], list[str], list[str]]:
         else:
             inactive.append(named)
     return active, inactive, list(dict.fromkeys(codes))
+
+
+def _indexed(document: Any) -> tuple[list[tuple[str, str]], list[str]]:
+    """Returns the substances that an indexing file is about, each with its UNII, and their pharmacologic classes."""
+    substances = [part for part in _all(document, "identifiedSubstance") if children(part, "name")]
+    named = [(one_line(child(part, "name")), _unii(child(part, "code"))) for part in substances]
+    kinds = [kind for part in substances for kind in _all(part, "generalizedMaterialKind")]
+    return list(dict.fromkeys(named)), [_attribute(kind, "displayName", "code") for kind in kinds]
+
+
+def _unii(code: Any) -> str:
+    return code.get("code", "") if code is not None and code.get("codeSystem") == _UNII else ""
 
 
 def _strength(quantity: Any) -> str:

@@ -95,26 +95,28 @@ def check_mutated(sequence: str, changes: Iterable[Mutation], *, offset: int) ->
             raise UnusableError("mutation_mismatch", f"{told}; mend offset:")
 
 
-def wild_type(given: str, *, folder: Path, column: str | None, rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
-    """Returns the wild type that an option means, and a line that says where it comes from.
+def wild_type(
+    given: str, *, folder: Path, column: str | None, rows: Iterable[Mapping[str, Any]], offset: int = 0
+) -> tuple[str, str, int]:
+    """Returns the wild type that an option means, a line that says where it comes from, and the offset of its residues.
 
     `given` is a sequence, a FASTA file (its first entry; relative to `folder`), or "from mutations": the residues
-    that the table's own mutations replace, X where none does.
+    that the table's own mutations replace, X where none does; where they count from 0, so does the offset.
 
     Raises:
         SourceError: there is no such file, it holds no sequence, or two mutations name different residues.
     """
     if given == FROM_MUTATIONS:
-        return _from_mutations(column, rows)
+        return _from_mutations(column, rows, offset)
     if fasta.is_fasta(given):
         name, sequence = _from_fasta(folder / os.path.expandvars(given))
-        return sequence, f"wild type of {len(sequence)} residues from {name}"
+        return sequence, f"wild type of {len(sequence)} residues from {name}", offset
     try:
         sequence = clean_sequence(given)
     except UnusableError as error:
         told = f"wild_type: must be a sequence, a FASTA file or {FROM_MUTATIONS!r}, but {error.reason}; mend it"
         raise SourceError("wild_type", told) from error
-    return sequence, f"wild type of {len(sequence)} residues as given"
+    return sequence, f"wild type of {len(sequence)} residues as given", offset
 
 
 def _mutation(part: str) -> Mutation:
@@ -134,7 +136,7 @@ def _long_new(written: str) -> str:
     return written if written in ("=", "*", "-") or written.casefold() == "del" else _THREE.get(written.casefold(), "?")
 
 
-def _from_mutations(column: str | None, rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+def _from_mutations(column: str | None, rows: Iterable[Mapping[str, Any]], offset: int) -> tuple[str, str, int]:
     residues: dict[int, str] = {}
     for cells in rows:
         value = cells.get(column or "")
@@ -143,12 +145,15 @@ def _from_mutations(column: str | None, rows: Iterable[Mapping[str, Any]]) -> tu
             if known != change.old:
                 told = f"residue {change.place} must be one amino acid, but mutations say {known} and {change.old}"
                 raise SourceError("wild_type", f"{told}; give wild_type: as a sequence")
+    offset += int(offset == 0 and 0 in residues)
+    residues = {place + offset: residue for place, residue in residues.items()}
     most = max(residues, default=0)
     if not 0 < most <= _MOST:
         told = f"must have mutations of residues 1 to {_MOST}, but has {most or 'none'}; give wild_type: as a sequence"
         raise SourceError("wild_type", told)
     sequence = "".join(residues.get(place, "X") for place in range(1, most + 1))
-    return sequence, f"wild type of {most} residues from its mutations; {sequence.count('X')} unknown"
+    told = f"wild type of {most} residues from its mutations; {sequence.count('X')} unknown"
+    return sequence, told + (f"; offset: {offset}" if offset else ""), offset
 
 
 def _tried(text: str) -> list[Mutation]:

@@ -149,7 +149,8 @@ def _shares(side: Sequence[str], policy: LicencePolicy) -> bool:
     if isinstance(policy.share_alike, bool):
         return policy.share_alike
     taken = {name.casefold() for name in policy.share_alike}
-    return all(name.casefold() in taken for name in side if (terms := terms_of(name)) is None or terms.share_alike)
+    bound = [name for name in side if (terms := terms_of(name)) is None or terms.share_alike]
+    return all(name.casefold() in taken for name in bound or side)  # where none is, the terms that people wrote bind
 
 
 def _notes(terms: Terms, *, policy: LicencePolicy, today: date) -> tuple[str, ...]:

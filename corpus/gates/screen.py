@@ -50,7 +50,8 @@ class Screen:
     Args:
         config: of the gates.
         folder: where `ready` wrote.
-        terms: of sources, as the run file gives them, for records that name their source's LicenseRef-.
+        terms: of sources, as the run file gives them; they hold for records under their source's own licence alone.
+        licences: of sources.
         today: the day of planning; licences of records are judged by it.
     """
 
@@ -60,10 +61,11 @@ class Screen:
         folder: Path,
         *,
         terms: Mapping[str, Terms | None] | None = None,
+        licences: Mapping[str, str | None] | None = None,
         today: date | None = None,
     ) -> None:
         self._config, self._folder = config, folder
-        self._terms = dict(terms or {})
+        self._terms, self._licences = dict(terms or {}), dict(licences or {})
         self._today = today or datetime.now(UTC).date()
         self._refused: dict[tuple[str, str], str | None] = {}
         self._counts = _no_counts()
@@ -106,7 +108,8 @@ class Screen:
         known = self._refused
         if (source, record.license) not in known:
             name = as_expression(record.license)
-            lines = refusals(name, self._terms.get(source), policy=self._config.licences, today=self._today)
+            terms = self._terms.get(source) if name == as_expression(self._licences.get(source) or "") else None
+            lines = refusals(name, terms, policy=self._config.licences, today=self._today)
             known[source, record.license] = "; ".join(lines) or None
         reason = known[source, record.license]
         if reason is None:

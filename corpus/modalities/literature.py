@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from corpus import annotations, document
 from corpus.annotations import Column, Columns, Name, bare
 from corpus.clean import is_missing
-from corpus.formats import bioc, evidence, iob, jats, papers, pubmed, questions, tables, xmlfile
+from corpus.formats import bioc, evidence, iob, jats, medquad, papers, pubmed, questions, tables, xmlfile
 from corpus.formats.dates import is_korean, written_date
 from corpus.formats.jsonfile import items
 from corpus.formats.jsonvalues import as_dict, as_list, each, text
@@ -78,6 +78,8 @@ def read(path: Path, options: Options, /) -> Iterator[Item]:
     Raises:
         SourceError: the file is damaged or unsafe, or in none of the formats above.
     """
+    if options.format is None and not options.fields and _is_headless(path, options):
+        options = options.model_copy(update={"header": False})
     found = options.format or ("fields" if options.fields else _detect(path, options))
     settings = jats.Settings(language=options.language, retracted=options.retracted, languages=options.languages)
     if found == "jats":
@@ -120,10 +122,10 @@ def _detect(path: Path, options: Options) -> str:
 
 def _detect_xml(path: Path) -> str:
     root = xmlfile.root(path)
-    known = {"jats": jats.ROOTS, "pubmed": pubmed.ROOTS, "bioc": ("collection", "document")}
+    known = {"jats": jats.ROOTS, "pubmed": pubmed.ROOTS, "bioc": ("collection", "document"), "answers": medquad.ROOTS}
     found = next((name for name, roots in known.items() if root in roots), None)
     if found is None:
-        told = "must be JATS (article), PubMed (PubmedArticleSet) or BioC (collection)"
+        told = "must be JATS (article), PubMed (PubmedArticleSet), BioC (collection) or MedQuAD (Document)"
         raise SourceError("unknown_xml", f"{told}, but is <{root}>; use another modality or convert it")
     return found
 
@@ -136,6 +138,11 @@ def _detect_table(path: Path, options: Options) -> str:
         told = "must be articles, questions with answers, findings (intervention, comparator, outcome) or IOB"
         raise SourceError("wrong_columns", f"{told}, but has {', '.join(columns)[:300]}; set format: or fields:")
     return kind or "papers"
+
+
+def _is_headless(path: Path, options: Options) -> bool:
+    is_csv = tables.suffix(path) == ".csv" and options.header and not options.skip_lines
+    return is_csv and questions.is_headless(_first_line(path, options))
 
 
 def _starts_like_xml(path: Path) -> bool:
@@ -178,7 +185,12 @@ def _rows(path: Path, options: Options) -> Iterator[Row | Reject]:
             for number, cells in enumerate(held.value):
                 yield Row(where=f"item {number} of {held.key}", cells=as_dict(cells))
             return
-    yield from tables.rows(path, options)
+    if tables.suffix(path) in _XML:
+        yield from medquad.rows(path)
+        return
+    bare_rows = not options.header and not options.fields
+    for item in tables.rows(path, options):
+        yield questions.named(item) if bare_rows and isinstance(item, Row) else item
 
 
 def _holds_rows(key: str | int, value: Any) -> bool:

@@ -14,6 +14,7 @@ from corpus.symbols import inside, names, symbol, tags
 
 SUFFIXES = (*tables.SUFFIXES, ".smi", ".smiles", ".sdf", ".sd", ".mol")
 _BLOCK = "mol block"
+_COMMENTS = ("//", "#")  # of a line in a .smi file: no SMILES begins so
 _USUAL = (
     "molblock",
     "smiles",
@@ -150,7 +151,9 @@ def _smi_rows(path: Path, options: Options) -> Iterator[Row | Reject]:
         where, words = f"line {line.number}", (line.text or "").split(maxsplit=1)
         if line.text is None:
             yield reject(UnusableError("too_large", "must be a short line, but is not"), where=where, excerpt="")
-        elif words and not (line.number == 1 and words[0].casefold() == "smiles"):
+        elif (
+            words and not words[0].startswith(_COMMENTS) and not (line.number == 1 and words[0].casefold() == "smiles")
+        ):
             smiles, rest = words[0], " ".join(words[1:]).strip()
             extended = rest.startswith("|")  # belongs to the SMILES, and is refused with it
             cells = {"smiles": f"{smiles} {rest}" if extended else smiles, "name": "" if extended else rest}

@@ -68,12 +68,13 @@ def read(path: Path, options: Options, /) -> Iterator[Item]:
     if options.count_by is not None:
         yield from counts.read(rows, options.count_by, minimum=options.minimum_count, about=options.about)
         return
-    found = list(next(_cells(path, options), {}))
+    first = next(_cells(path, options), {})
+    found = list(first)
     if not found:
         yield from (row for row in rows if isinstance(row, Reject))
         return
     series.refuse_persons(found)
-    layout = _layout(path, options, found)
+    layout = _layout(path, options, found, sizes=series.sizes(first))
     left = [name for name in found if name not in _used(layout)]
     if left:
         yield Note(f"columns that are not read: {', '.join(left)[:300]}")
@@ -90,9 +91,9 @@ def parse(rendered: str, /) -> dict[str, Any]:
     return document.read("population", rendered)
 
 
-def _layout(path: Path, options: Options, found: list[str]) -> Layout:
+def _layout(path: Path, options: Options, found: list[str], *, sizes: list[str]) -> Layout:
     wanted = {role: getattr(options, role) for role in ("entity", "code", "time", "indicator")}
-    chosen = series.places(found, wanted)
+    chosen = series.places(found, wanted, sizes=sizes)
     years = {} if options.time is not None or chosen["time"] else series.year_columns(found)
     by = series.dimensions([name for name in found if name not in chosen.values()], options.by)
     facts = annotations.find_columns(options.facts, found)

@@ -90,7 +90,8 @@ def read(path: Path, options: Options, /) -> Iterator[Item]:
     """
     wild_type = None
     if options.wild_type is not None:
-        wild_type, told = _wild_type(options.wild_type, path, options)
+        wild_type, told, offset = _wild_type(options.wild_type, path, options)
+        options = options.model_copy(update={"offset": offset})
         yield Note(told)
 
     def make(row: Row, chosen: _Chosen) -> Iterator[Record]:
@@ -130,8 +131,8 @@ def _cells(path: Path, options: Options) -> Iterator[Mapping[str, Any]]:
     return (row.cells for row in _rows(path, options) if isinstance(row, Row))
 
 
-def _wild_type(given: str, path: Path, options: Options) -> tuple[str, str]:
-    """Returns the wild type and where it comes from; the table must have a column with mutations.
+def _wild_type(given: str, path: Path, options: Options) -> tuple[str, str, int]:
+    """Returns the wild type, where it comes from and its offset; the table must have a column with mutations.
 
     Raises:
         SourceError: it has none, or there is no such wild type.
@@ -141,7 +142,8 @@ def _wild_type(given: str, path: Path, options: Options) -> tuple[str, str]:
     if column is None:
         told = f"must have a column {', '.join(variants.COLUMNS[:3])} or so, but has {', '.join(found)[:300]}"
         raise SourceError("wrong_columns", f"{told}; set mutation:")
-    return variants.wild_type(given, folder=path.parent, column=column, rows=_cells(path, options))
+    rows = _cells(path, options)
+    return variants.wild_type(given, folder=path.parent, column=column, rows=rows, offset=options.offset)
 
 
 def _choose(found: list[str], options: Options, *, path: Path) -> _Chosen:

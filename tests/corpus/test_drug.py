@@ -111,6 +111,9 @@ def test_products_and_links(tmp_path: Path, read: Read) -> None:
     path.write_text("PRODUCTID\tPRODUCTNDC\tPROPRIETARYNAME\tDEASCHEDULE\n1\t0002-0800\tZolgin\t\n")
     (record,) = read("drug", path).records
     assert (record.content["facts"], record.ids) == ({"name": "Zolgin", "NDC": "0002-0800"}, ("ndc:0002-0800",))
+    path.write_text("PRODUCTNDC\tNDCPACKAGECODE\tPACKAGEDESCRIPTION\n0002-0800\t0002-0800-01\t1 VIAL (0002-0800-01)\n")
+    (record,) = read("drug", path).records
+    assert record.content["facts"] == {"NDC": "0002-0800", "package": "1 VIAL (0002-0800-01)"}
     path = tmp_path / "links.csv"
     path.write_text("rxcui,atc_code\n1,A10BA02\n,\n")
     found = read("drug", path)

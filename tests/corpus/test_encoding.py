@@ -176,6 +176,15 @@ def test_what_was_done_for_another_request_is_not_kept(tmp_path: Path) -> None:
     assert not (work / "done").exists()
 
 
+def test_another_tokenizer_in_the_same_place_is_another_request(records: Path, tmp_path: Path) -> None:
+    base, work = tmp_path / "base.json", tmp_path / "work"
+    made(records).save(str(base))
+    given: dict[str, Any] = {"base": base, "vocab_size": None, "work": work}
+    before = make_tokenizer(records / "prepare", **given).to_str()
+    Tokenizer(models.BPE()).save(str(base))
+    assert make_tokenizer(records / "prepare", **given).to_str() != before
+
+
 def test_a_mixture_that_fails_costs_no_shard(records: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "tokenizer": made(records),
@@ -194,7 +203,8 @@ def test_a_mixture_that_fails_costs_no_shard(records: Path, tmp_path: Path) -> N
 def test_a_tokenizer_that_loses_text_is_refused(records: Path, tmp_path: Path) -> None:
     lossy = Tokenizer(models.WordLevel({"fever": 0, "[UNK]": 1, "<|eod|>": 2, "<|pad|>": 3}, unk_token="[UNK]"))
     with pytest.raises(
-        ValueError, match=r"every record must come back from its tokens, but \d+ did not and \d+ tokens"
+        ValueError,
+        match=r"every record must come back from its tokens, but \d+ did not and \d+ tokens .* \(record [0-9a-f]{24}\)",
     ):
         write_shards(records / "prepare", tmp_path, tokenizer=lossy, shaping=Shaping())
 

@@ -89,3 +89,10 @@ def test_an_excerpt_is_short() -> None:
     item = reject(UnusableError("code", "reason"), where="line 1", excerpt="x" * 1000)
     assert len(item.excerpt) == 120
     assert item.excerpt.endswith("...")
+
+
+def test_an_excerpt_is_not_cut_within_a_number() -> None:
+    error = UnusableError("empty", "must hold text, but is empty")
+    excerpt = reject(error, where="line 1", excerpt="x" * 100 + ', "rrn": 900101-1234567').excerpt
+    assert excerpt.endswith('"rrn...')
+    assert not any(letter.isdigit() for letter in excerpt)

@@ -124,6 +124,8 @@ def test_properties_are_named_translated_and_may_be_missing(tmp_path: Path, read
 
 def test_smi_files(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.smi"
+    path.write_text("// from a catalogue\n#SMILES name\nOCC ethanol 96\nC\n\n")
+    assert len(read("molecule", path).records) == 2
     path.write_text("smiles name\nOCC ethanol 96\nC\n\n")
     found = read("molecule", path, properties={"name": "name"})
     assert [record.content["properties"] for record in found.records] == [{"name": "ethanol 96"}, {}]

@@ -156,6 +156,18 @@ def test_facts_of_places(tmp_path: Path, read: Read) -> None:
     assert (found.records[0].content["facts"], found.records[0].group) == ({"place": "Korea"}, "x")
 
 
+def test_an_area_with_a_size_is_no_place(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("area,state,population\n50708,Alabama,3615\n")
+    (record,) = read("population", path).records
+    assert record.content["facts"] == {"place": "Alabama", "area": "50708", "population": "3615"}
+    path.write_text("Population,Area\n3615,50708\n")
+    with pytest.raises(SourceError, match="must have a column entity, country, countryname or so"):
+        read("population", path)
+    path.write_text("area,population\nAlabama,3615\n")
+    assert read("population", path).records[0].content["facts"]["place"] == "Alabama"
+
+
 def test_a_table_of_persons_is_only_counted(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     rows = ["1,Ann,icu,pos"] * 12 + ["2,Bob,icu,neg"] * 11 + ["3,Eve,icu,"] * 10 + ["4,Kim,ward,neg"] * 3
@@ -215,3 +227,16 @@ def test_the_shared_tables(
 ) -> None:
     found = read("population", real(f"../shared/data/population/{name}"), **options)
     assert (len(found.records), found.rejects) == (records, [])
+
+
+def test_what_and_per_what_part_a_measure(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "oecd.csv"
+    path.write_text(
+        "LOCATION,INDICATOR,SUBJECT,MEASURE,FREQUENCY,TIME,Value,Flag Codes\n"
+        "AUS,HOSPITALBED,TOT,1000HAB,A,2000,9.65,\n"
+        "AUS,HOSPITALBED,ACUTE,1000HAB,A,2000,3.13,\n"
+    )
+    found = read("population", path)
+    assert not found.rejects
+    titles = [title for title, _ in found.records[0].content["sections"]]
+    assert titles == ["HOSPITALBED, TOT, 1000HAB", "HOSPITALBED, ACUTE, 1000HAB"]

@@ -34,6 +34,8 @@ def test_every_protein_comes_back_from_its_symbols(sequence: str, properties: di
         ("M\x00K", "unknown_residue"),
         ("M" * 40_001, "too_large"),
         ("ACGT" * 10, "nucleotides"),
+        ("CCCEEEHHHC" * 5, "secondary_structure"),
+        ("CCCHHHHHHC" * 5, "secondary_structure"),
         ("acguNNNN" * 5, "nucleotides"),
     ],
 )
@@ -172,6 +174,20 @@ def test_a_wild_type_from_the_mutations(tmp_path: Path, read: Read) -> None:
     found = read("protein", path, wild_type="from mutations")
     assert [record.content["sequence"] for record in found.records] == ["MRXXY", "AKXXF"]
     assert found.notes[0].text == "wild type of 5 residues from its mutations; 2 unknown"
+
+
+@pytest.mark.parametrize(("rows", "options"), [("I0L\nE1K,K2R\n", {}), ("I5L\nE6K,K7R\n", {"offset": -4})])
+def test_mutations_may_count_from_another_number_than_one(
+    tmp_path: Path, read: Read, rows: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(f"variant\n{rows}")
+    found = read("protein", path, wild_type="from mutations", **options)
+    assert [record.content["sequence"] for record in found.records] == ["LEK", "IKR"]
+    assert (
+        found.notes[0].text
+        == f"wild type of 3 residues from its mutations; 0 unknown; offset: {options.get('offset', 1)}"
+    )
 
 
 def test_a_wild_type_without_mutations(tmp_path: Path, read: Read) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from corpus import records
 from corpus.gates.config import GatesConfig
 from corpus.merging import FILES, Merged, merge, prepare, write_lists
-from corpus.modality import Record
+from corpus.modality import Record, Reject
 from corpus.records import SourceReport, read_records, read_sources, streams
 from corpus.source import Source
 from corpus.units import Settings, split_of
@@ -249,6 +249,26 @@ def test_any_crew_writes_the_same_bytes_and_resumes_what_another_left(tmp_path: 
     assert {len(found) for found in merged[0].samples.values()} == {3}
 
 
+def test_samples_hold_no_patient(tmp_path: Path) -> None:
+    path = tmp_path / "p.ndjson"
+    rows = [{"resourceType": "Patient", "id": f"p{number}", "gender": "female"} for number in range(20)]
+    seen = [
+        {
+            "resourceType": "Condition",
+            "id": f"c{number}",
+            "subject": {"reference": f"Patient/p{number}"},
+            "code": {"text": f"fever {number}"},
+        }
+        for number in range(20)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *seen]))
+    merged = prepare(
+        [_source(path, modality="patient")], tmp_path / "out", settings=_settings(tmp_path), crew=Crew(isolate=False)
+    )
+    assert merged.counts.total() == 20
+    assert merged.samples == {}
+
+
 def test_a_source_that_kills_its_reader_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "Reading", Crashing)
     sources, out = _many(tmp_path)[:2], tmp_path / "out"
@@ -288,6 +308,34 @@ def test_what_is_no_json_or_too_large_is_rejected(tmp_path: Path, monkeypatch: p
     reasons = [found["reason"] for found in _lines(tmp_path / "out" / "rejects.jsonl")]
     assert reasons[0].startswith("must hold JSON values in whole characters, but ")
     assert reasons[2] == "must have at most 100 characters, but has 200"
+
+
+def test_a_reject_tells_no_personal_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = "900101-1234568"
+
+    def read(*_: object) -> Any:
+        yield Record(content={"text": "good words"}, group="g", language="en", where="item 1")
+        yield Reject(where=f"patient {number}", code="odd", reason=f"must be odd, but is {number}", excerpt=number)
+
+    monkeypatch.setattr("corpus.modalities.text.read", read)
+    _read(tmp_path / "out", *_many(tmp_path)[:1])
+    assert number not in (tmp_path / "out" / "rejects.jsonl").read_text()
+
+
+def test_what_tokenize_could_not_read_back_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(rendered: str) -> dict[str, str]:
+        return {"text": "other words"} if "lost" in rendered else {"text": rendered[8:-9]}
+
+    def read(*_: object) -> Any:
+        for value in ("good words", "lost words"):
+            yield Record(content={"text": value}, group="g", language="en", where=value)
+
+    monkeypatch.setattr("corpus.modalities.text.read", read)
+    monkeypatch.setattr("corpus.modalities.text.parse", failing)
+    (report,) = _read(tmp_path / "out", *_many(tmp_path)[:1])
+    assert (report.records, dict(report.rejects)) == (1, {"not_reversible": 1})
+    (told,) = _lines(tmp_path / "out" / "rejects.jsonl")
+    assert told["reason"] == "must come back from what it is written as, but does not; report it"
 
 
 def test_only_what_changed_is_read_again(tmp_path: Path) -> None:

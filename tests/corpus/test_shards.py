@@ -140,6 +140,15 @@ def _sum(stream: TokenStream, queue: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_holds_no_more_files_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = [_shard(tmp_path, f"shards/{number:02d}", [[number, 1]]) for number in range(40)]
+    monkeypatch.setattr("corpus.shardfile.resource.getrlimit", lambda _: (40, 40))
+    stream = token_stream(tmp_path, {"shards": shards}, pad_id=9)
+    for _ in range(2):
+        assert stream.tokens(0, 80)[::2].tolist() == list(range(40))
+        assert len(stream._opened) <= 20
+
+
 def test_a_stream_survives_pickle_and_fork(committed: Path) -> None:
     stream = open_shards(committed).stream("a", "train")
     expected = int(stream.tokens(CHUNK - 10, CHUNK + 10).sum())

@@ -216,3 +216,12 @@ def test_the_project_documents_are_clean(read: Read, real: Callable[[str], Path]
         found = read("text", real(f"corpus/samples/{name}.jsonl"))
         assert found.rejects == []
         assert {record.language for record in found.records} == {"en", "ko"}
+
+
+@pytest.mark.parametrize("written", ["في تاريخ 2020", "时间到了", "в назначенную дату", "तारीख पर"])
+def test_english_is_in_latin_letters(tmp_path: Path, read: Callable[..., Any], written: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"{written}\n\nThe α2-receptor and β-blockers\n", encoding="utf-8")
+    found = read("text", path)
+    assert (len(found.records), found.codes()) == (1, ["language"])
+    assert len(read("text", path, language="ru").records) == 2

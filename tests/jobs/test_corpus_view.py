@@ -9,7 +9,8 @@ import pytest
 
 from jobs import __main__ as cli
 from jobs._corpus import corpus, files, sources
-from slurm.files import digest, write_json
+from jobs._corpus_trace import _told_of_cell
+from slurm.files import digest, read_json, write_json
 
 SOURCE: dict[str, Any] = {
     "name": "care",
@@ -156,6 +157,22 @@ def test_a_lawyer_gets_every_file(run: Path, capsys: pytest.CaptureFixture[str])
     assert [(row["source"], row["license"], row["commercial"], row["token_share"], row["file"]) for row in rows] == [
         ("care", "CC-BY-4.0", "True", "1.0", "data/9.jsonl"),
         ("care", "CC-BY-4.0", "True", "1.0", "data/10.jsonl"),
+    ]
+
+
+def test_a_lawyer_is_told_of_cells_that_are_no_records(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenize = read_json(run / "tokenize" / "record.json")
+    cells = {**SOURCE, "name": "blood", "license": "CC-BY-SA-4.0", "path": "data/a.h5ad", "sha256": digest("h5ad")}
+    tokenize["details"] |= {"cells": [cells, SOURCE]}
+    write_json(run / "tokenize" / "record.json", tokenize)
+    assert _corpus(run, "licences", "--csv") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["source"], row["license"]) for row in rows if row["source"] != "care"] == [("blood", "CC-BY-SA-4.0")]
+    assert sum(row["source"] == "care" for row in rows) == 2, "read twice, told once"
+    assert list(_told_of_cell(run, "blood, row 3")) == [
+        "  file: data/a.h5ad",
+        f"  sha256 of the file: {digest('h5ad')}",
+        "  licence: CC-BY-SA-4.0",
     ]
 
 

@@ -195,3 +195,12 @@ def test_the_demo_names_sources_of_every_modality() -> None:
     assert {source.modality for source in sources} == {"omics", "molecule", "protein", "text", "trial"}
     assert all(not Path(source.path).is_absolute() for source in sources)
     assert (ROOT / "corpus/samples").is_dir()
+
+
+def test_a_file_that_an_option_names_is_read_too(tmp_path: Path) -> None:
+    for name in ("a.csv", "wild.fasta"):
+        (tmp_path / name).write_text("")
+    options = {"wild_type": "wild.fasta"}
+    source = {"name": "a", "modality": "protein", "path": "a.csv", "license": "MIT", "options": options}
+    found = PrepareConfig.model_validate({"sources": [source]}).files(tmp_path)
+    assert list(found) == [tmp_path / "a.csv", tmp_path / "wild.fasta"]

@@ -183,3 +183,11 @@ def test_planning_finds_what_is_not_there(tmp_path: Path) -> None:
         ),
     ]
     assert "pack_length" not in "".join(config.problems(Context(sections={}, root=tmp_path)))
+
+
+def test_a_tokenizer_of_two_files_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / "old" / name).write_text("")
+    found = list(TokenizeConfig(tokenizer="old").files(tmp_path))
+    assert found == [tmp_path / "old" / "vocab.json", tmp_path / "old" / "merges.txt"]

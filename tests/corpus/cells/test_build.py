@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 from scipy import sparse
 
 from corpus.cells import parts as cellparts
-from corpus.cells.build import build
+from corpus.cells.build import _agree, _ready, build
 from corpus.cells.plan import CellSource, StorePlan
 from corpus.cells.rank import rank_tokens
 from corpus.cells.store import CellSplit, CellStore, open_store
+from corpus.claims import Nodes
 from corpus.formats.cellmatrix import Request
 from corpus.workers import Crew
 from slurm.files import sha256_files
@@ -167,6 +170,23 @@ def _tokens(store: CellStore, name: str, *, medians: Any, left_out: set[str]) ->
     found = rank_tokens(split.view(positions), length=8, tokens=numbers, pad=0, medians=medians)
     origins = zip(*(part.tolist() for part in split.origin(positions)), strict=True)
     return {origin: [number for number in row if number] for origin, row in zip(origins, found.tolist(), strict=True)}
+
+
+def test_a_late_node_removes_nothing_and_nothing_is_removed_under_it(plan: StorePlan, tmp_path: Path) -> None:
+    first, late = (Nodes(rank=rank, world_size=2, meeting=tmp_path / "met") for rank in (0, 1))
+    folder, order = tmp_path / "store", list[str]()
+    with first.together():
+        assert not _ready(plan, folder, nodes=first)
+        (folder / "parts" / "done").touch()
+        assert not _ready(plan, folder, nodes=late)
+        assert (folder / "parts" / "done").exists()
+        commits = threading.Thread(target=lambda: _agree(first, lambda: order.append("committed")))
+        commits.start()
+        time.sleep(0.1)
+        order.append("late")
+        _agree(late, lambda: order.append("never"))
+        commits.join()
+    assert order == ["late", "committed"]
 
 
 def test_another_plan_begins_anew(plan: StorePlan, store: Path, tmp_path: Path) -> None:

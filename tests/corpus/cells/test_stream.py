@@ -14,13 +14,14 @@ from scipy import sparse
 
 from corpus.cells import parts as cellparts
 from corpus.cells import plan as cellplan
-from corpus.cells.corpus import STREAM, CellStoreConfig, build_cells
+from corpus.cells.corpus import STREAM, CellStoreConfig, build_cells, matrices
 from corpus.cells.stream import CellStream
 from corpus.encoding import Shaping, make_tokenizer, write_shards
 from corpus.formats.cellmatrix import Request, read_cells
 from corpus.gates.config import LicencePolicy
 from corpus.shards import open_shards
 from corpus.workers import Crew
+from slurm.files import sha256_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")  # anndata asks pandas for it
 
@@ -128,6 +129,16 @@ def test_padding_counts_nothing_and_is_a_document_of_its_own(made: tuple[Path, A
         stream.locate(-1)
 
 
+def test_the_lawyer_is_told_of_every_matrix(made: tuple[Path, Any], tmp_path: Path) -> None:
+    config = _config(made[0] / "a.h5ad")
+    _tokenize(made, tmp_path, config)
+    (row,) = matrices(config, tmp_path, root=made[0])
+    assert (row["name"], row["records"], row["rejects"]) == ("blood", 40, {})
+    assert row["sha256"] == sha256_file(made[0] / "a.h5ad")
+    assert row["terms"]["commercial"] is row["commercial"] is True
+    assert config.files(made[0]) == [made[0] / "a.h5ad"]
+
+
 def test_a_damaged_cell_is_refused_with_the_shards(made: tuple[Path, Any], tmp_path: Path) -> None:
     _tokenize(made, tmp_path, _config(made[0] / "a.h5ad"))
     path = next((tmp_path / "cells").rglob("values/c/0"))
@@ -157,5 +168,15 @@ def test_sources_that_may_not_be_used_are_told_while_planning(tmp_path: Path) ->
     lines = list(config.problems(tmp_path, policy=LicencePolicy(), today=date(2026, 1, 1)))
     assert lines[0].startswith("sources.0.path: must be a file, but ")
     assert "commercial" in lines[1]
+    with pytest.raises(ValueError, match=r"must be whole files, .* but x has max_records:; take it out"):
+        CellStoreConfig.model_validate({"sources": [{**source, "max_records": 5}]})
+    config = CellStoreConfig.model_validate({"sources": [source], "medians": "m.csv"})
+    *_, told = config.problems(tmp_path, policy=LicencePolicy(), today=date(2026, 1, 1))
+    assert told == f"medians: must be a table of genes, but {tmp_path / 'm.csv'} is not there; mend the path"
+    assert tmp_path / "m.csv" in config.files(tmp_path)
+    with pytest.raises(
+        ValueError, match="must have names of their own, for tokens are counted by them, but one occurs"
+    ):
+        CellStoreConfig.model_validate({"sources": [source, source]})
     with pytest.raises(ValueError, match="must have the modality omics, but x has text; leave it out"):
         CellStoreConfig.model_validate({"sources": [{**source, "modality": "text", "path": "a.txt"}]})

@@ -154,6 +154,15 @@ def test_short_rows_of_a_transport_file_are_all_there(tmp_path: Path, read: Read
     assert len(read("trial", path).records) == rows
 
 
+def test_a_transport_file_in_windows_1252_is_not_taken_for_korean(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "ae.xpt"
+    rows = [["DOMAIN", "USUBJID", "AETERM"], ["AE", "1", "Crohn__ disease"]]
+    path.write_bytes(transport("AE", rows, [2, 8, 20]).replace(b"n__", b"n\x92s"))
+    assert read("trial", path).codes() == ["encoding"]
+    (record,) = read("trial", path, encoding="cp1252").records
+    assert "Crohn’s disease" in record.content["sections"][0][1]
+
+
 def test_damaged_files_are_one_error(tmp_path: Path, read: Read) -> None:
     good = transport("DM", [["DOMAIN", "USUBJID", "AGE"], ["DM", "1", "63"]], [2, 4, 4])
     path = tmp_path / "a.xpt"

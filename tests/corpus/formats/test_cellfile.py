@@ -335,6 +335,13 @@ def test_what_is_no_matrix_is_one_line(make: Callable[[Path], Path], code: str, 
     assert error.value.code == code
 
 
+def test_what_macos_adds_to_an_archive_is_no_member(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("hg19/matrix.mtx", "hg19/._matrix.mtx", "__MACOSX/hg19/._matrix.mtx"):
+            file.writestr(name, "x")
+    assert Bundle.open(tmp_path / "a.zip").names == ("hg19/matrix.mtx",)
+
+
 def test_a_bundle_is_a_folder_a_zip_or_a_tar(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"x")
     with pytest.raises(SourceError, match="must be a folder, a zip or a tar of cell data, but is none; fetch it again"):

@@ -72,6 +72,25 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: str | bytes, message
         _items(tmp_path, content)
 
 
+def test_objects_a_line_are_a_list_of_them_and_a_bad_line_costs_itself(tmp_path: Path) -> None:
+    raw = b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2, "a": 3}\n{"a": 4}\n'
+    first, bad, last = _items(tmp_path, raw, within=("a",))
+    assert [(item.key, item.value, item.where) for item in (first, last)] == [
+        (0, {"a": 1}, "line 1"),
+        (2, {"a": 4}, "line 4"),
+    ]
+    assert isinstance(bad.value, Reject)
+    assert (bad.value.where, bad.value.code) == ("line 3", "bad_json")
+    assert all(item.offsets and json.loads(raw[slice(*item.offsets)]) == item.value for item in (first, last))
+
+
+def test_one_object_over_several_lines_is_no_list(tmp_path: Path) -> None:
+    assert [item.key for item in _items(tmp_path, '{"a":\n{"b": 1},\n"c": {}}')] == ["a", "c"]
+    assert [item.key for item in _items(tmp_path, '{"a": 1, "b": 2}\n\n')] == ["a", "b"]
+    with pytest.raises(SourceError, match="it goes on after its end with '1'"):
+        _items(tmp_path, '{"a": 1}\n1')
+
+
 def test_an_item_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonfile, "LARGEST", 1000)
     told = "must have items of at most 1,000 characters, but one is larger or never ends"

@@ -66,6 +66,16 @@ def test_an_encoding_is_found_where_it_first_matters(tmp_path: Path) -> None:
         list(lines(path))
 
 
+def test_windows_1252_is_not_taken_for_korean(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("Alzheimer’s and Crohn’s disease\n".encode("cp1252"))
+    with pytest.raises(SourceError, match="must be in utf-8-sig or cp949, but is in neither; give its encoding"):
+        list(lines(path))
+    assert list(lines(path, encoding="cp1252")) == ["Alzheimer’s and Crohn’s disease\n"]
+    path.write_bytes("알츠하이머병 환자의 뇌를 똠\n".encode("cp949"))
+    assert list(lines(path)) == ["알츠하이머병 환자의 뇌를 똠\n"]
+
+
 def test_a_gzip_bomb_is_refused_and_a_good_file_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(bytes(20 << 20)))

@@ -141,6 +141,15 @@ def test_every_shape_of_file(tmp_path: Path, read: Read, shape: str) -> None:
     assert len(read("drug", path).records) == counts.get(shape, 2)
 
 
+def test_keys_of_old_recalls_have_dashes(tmp_path: Path, read: Read) -> None:
+    old = {"reason-for-recall": "Mould.", "product-description": "Z", "recalling-firm": "ACME"}
+    (record,) = read("drug", _write(tmp_path / "a.json", old)).records
+    assert record.content == {
+        "facts": {"kind": "recall", "firm": "ACME"},
+        "sections": [["Product", "Z"], ["Reason", "Mould."]],
+    }
+
+
 def test_bad_lines_and_bad_files(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.jsonl"
     twice = '{"set_id": "a", "set_id": "b"}'

@@ -79,6 +79,16 @@ def test_doses_of_a_nonmem_table(tmp_path: Path, read: Read) -> None:
     assert [(item.where, item.code) for item in found.rejects] == [("line 4", "no_concentration")]
 
 
+def test_treatments_of_a_subject_are_series_of_their_own(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Subject,Formulation,time,conc\n1,tablet,1,1.08\n1,tablet,2,1.99\n1,syrup,1,1.48\n2,syrup,1,2\n")
+    found = read("drug", path)
+    assert [record.content["sections"] for record in found.records] == [
+        [["Concentration, tablet", "1: 1.08\n2: 1.99"], ["Concentration, syrup", "1: 1.48"]],
+        [["Concentration", "1: 2"]],
+    ]
+
+
 def test_columns_are_named_or_found(tmp_path: Path, read: Read) -> None:
     path = tmp_path / "a.csv"
     path.write_text("rat,t_min,level\n1,0,5\n")

@@ -160,3 +160,17 @@ def test_bioasq_and_medquad(ask: Callable[..., Any]) -> None:
     got = ask(*rows)
     assert got.records[0].content["facts"] == {"focus": "Flu", "kind of question": "causes"}
     assert (got.records[0].group, got.codes()) == ("d1", ["no_answer"])
+
+
+@pytest.mark.parametrize("options", [{}, {"header": False}])
+def test_a_table_may_begin_with_a_question(tmp_path: Path, read: Read, options: dict[str, Any]) -> None:
+    path = tmp_path / "anatomy_test.csv"
+    path.write_text('"Which of these, then?",one,two,three,four,B\nAnd which one here?,1,2,3,4,D\n')
+    found = read("literature", path, **options)
+    assert [record.content["sections"][-1] for record in found.records] == [["Answer", "B. two"], ["Answer", "D. 4"]]
+
+
+def test_a_line_of_names_is_no_question(tmp_path: Path, read: Read) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer,id of the page,A,B,C\nWhich?,y,1,x,y,z\n")
+    assert [record.content["sections"][-1] for record in read("literature", path).records] == [["Answer", "B. y"]]

@@ -133,6 +133,24 @@ def test_what_is_no_label(tmp_path: Path, read: Read, text: str, code: str, mess
     assert caught.value.code == code
 
 
+def test_an_indexing_file_names_substances_and_their_classes(tmp_path: Path, read: Read) -> None:
+    kind = "<asSpecializedKind><generalizedMaterialKind><code displayName='{}'/></generalizedMaterialKind>{}"
+    kinds = [kind.format(found, "</asSpecializedKind>") for found in ("Psoralen [EPC]", "Photoabsorption [MoA]")]
+    substance = (
+        '<identifiedSubstance><id extension="U4"/><identifiedSubstance>'
+        '<code code="U4" codeSystem="2.16.840.1.113883.4.9"/><name>ZOLGINOL</name>'
+        f"{''.join(kinds)}</identifiedSubstance></identifiedSubstance>"
+    )
+    body = f"<structuredBody><component><section><subject>{substance}</subject></section></component></structuredBody>"
+    path = _write(tmp_path, f'<document xmlns="urn:hl7-org:v3"><component>{body}</component></document>')
+    (record,) = read("drug", path).records
+    assert record.content["facts"] == {
+        "substance": "ZOLGINOL (UNII U4)",
+        "class": "Psoralen [EPC]; Photoabsorption [MoA]",
+    }
+    assert record.ids == ("unii:U4",)
+
+
 def test_labels_that_cannot_be_used(tmp_path: Path, read: Read) -> None:
     section = "<component><section><title>a</title><text>b</text>{}</section></component>"
     deep = "{}"
@@ -145,7 +163,7 @@ def test_labels_that_cannot_be_used(tmp_path: Path, read: Read) -> None:
     )
     assert [(item.where, item.code) for item in found.rejects] == [
         ("document 1", "wrong_format"),
-        ("document 2", "empty"),
+        ("document 2", "no_label"),
         ("document 3", "too_deep"),
     ]
 

@@ -99,6 +99,10 @@ def test_people_decide_by_hand_on_share_alike_and_agreements() -> None:
     assert _refusals("CC-BY-SA-3.0", share_alike=True) == []
     assert _refusals("CC-BY-SA-3.0", share_alike=["CC-BY-SA-3.0"]) == []
     assert _refusals("CC-BY-SA-4.0", share_alike=["CC-BY-SA-3.0"])
+    bound = Terms(commercial=True, derivatives=True, share_alike=True, basis="letter of 2026")
+    assert _refusals("CC-BY-4.0", bound, share_alike=["CC-BY-SA-3.0"]), "what a person wrote binds too"
+    assert _refusals("CC-BY-4.0", bound, share_alike=[])
+    assert _refusals("CC-BY-4.0", bound, share_alike=["CC-BY-4.0"]) == []
     assert _refusals("LicenseRef-UMLS", agreements=["UMLS Metathesaurus licence"]) == []
     assert _refusals("LicenseRef-DrugBank", Terms(commercial=True, derivatives=True, basis="contract of 2026")) == []
     assert _refusals("CC-BY-NC-4.0", commercial=False) == []
@@ -178,7 +182,8 @@ def test_the_manifest_says_what_each_source_rests_on_and_its_share() -> None:
 
 def test_a_record_is_judged_by_a_licence_of_its_own_though_its_source_is_fine() -> None:
     ours = Terms(commercial=True, derivatives=True, basis="contract 12")
-    screen = Screen(GatesConfig(), Path(), terms={"ours": ours}, today=TODAY)
+    licences = {"ours": "LicenseRef-Ours"}
+    screen = Screen(GatesConfig(), Path(), terms={"ours": ours}, licences=licences, today=TODAY)
 
     def check(text: str | None, source: str) -> Finding | None:
         record = Record(content={}, group="a", license=text)
@@ -194,3 +199,7 @@ def test_a_record_is_judged_by_a_licence_of_its_own_though_its_source_is_fine() 
     assert check("ask the author", "web")
     assert check("LicenseRef-Ours", "web")
     assert screen.take()["licences"] == {"CC BY-NC 4.0": 1, "ask the author": 1, "LicenseRef-Ours": 1}
+    for other in ("CC BY-NC", "LicenseRef-DrugBank", "LicenseRef-Theirs"):
+        found = check(other, "ours")
+        assert found, f"the contract on ours says nothing of {other}"
+        assert found.gate == "licences"
