@@ -2,9 +2,9 @@
 
     MEDSCALE_DATA=../shared/data .venv/bin/python -m benchmarks.corpus_resume seven_scales --update-docs
 
-Each time prepare and tokenize of the run write to a folder of their own. SIGKILL goes to the whole process group of each
-stage at times that are drawn; then the same command is given again. Compared are the digests of all files that a later
-stage reads: records, what was set aside, tokenizer, shards and the manifest.
+Each time prepare and tokenize of the run write to a folder of their own. SIGKILL goes to the whole process group of
+each stage at times that are drawn; then the same command is given again. Compared are the digests of all files that a
+later stage reads: records, what was set aside, tokenizer, shards and the manifest.
 """
 
 import argparse
