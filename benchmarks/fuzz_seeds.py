@@ -191,7 +191,9 @@ def matrices(folder: Path) -> Iterator[Seed]:
 
 
 def _matrix(path: Path, options: dict[str, Any]) -> Seed:
-    return Seed(modality="omics", name=path.name, data=path.read_bytes(), options=copy.deepcopy(options))
+    return Seed(
+        modality="omics", name=path.name, data=path.read_bytes(), options={**copy.deepcopy(options), "timeout_s": 10}
+    )
 
 
 def _tenx_h5(path: Path, matrix: Any, genes: list[str]) -> Seed:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.annotations import bare
+from corpus.clean import clean_line, is_missing
 from corpus.formats import xmlfile
 from corpus.formats.dates import is_korean, language_code
 from corpus.formats.jsonfile import items
@@ -112,7 +113,11 @@ def assembled(rows: Iterable[Row | Reject], *, column: str) -> Iterator[Row | Re
         if isinstance(row, Reject):
             yield row
             continue
-        value = str(row.cells.get(column))
+        try:
+            value = _name(row, column)
+        except UnusableError as error:
+            yield reject(error, where=row.where, excerpt=row.cells)
+            continue
         if held is not None and held.cells[column] == value:
             held = _longer(held, row, column)
             continue
@@ -126,6 +131,13 @@ def assembled(rows: Iterable[Row | Reject], *, column: str) -> Iterator[Row | Re
         held = Row(where=row.where, cells=cells, offsets=row.offsets)
     if held is not None:
         yield held
+
+
+def _name(row: Row, column: str) -> str:
+    """Returns what a row's document is called."""
+    if is_missing(row.cells.get(column)):
+        raise UnusableError("no_document", f"must name its document in {column}, but does not")
+    return clean_line(str(row.cells[column]))
 
 
 def _longer(held: Row, row: Row, column: str) -> Row:

@@ -115,3 +115,11 @@ def test_real_translations(
 ) -> None:
     got = read("text", real(f"../shared/data/ko_en/{file}"), **options)
     assert (len(got.records), got.codes()) == (records, rejects)
+
+
+def test_a_row_that_names_no_document_is_rejected(read: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"doc": "a", "en": "One."}\n{"en": "Two."}\n{"doc": "<|eod|>", "en": "Three."}\n')
+    found = read("text", path, assemble="doc", fields={"en": ["en"]})
+    assert [record.content["text"] for record in found.records] == ["One."]
+    assert found.codes() == ["no_document", "reserved_symbol"]
