@@ -15,6 +15,7 @@ from jobs._record import require_unchanged
 from jobs._run import ROOT, load
 from jobs._stage import STOPPED
 from jobs._submit import _request
+from jobs._task import OutOfTimeError, _asked_to_stop
 from slurm.files import read_json, sha256_file, write_json
 
 PARENT = {"prepare": {"digest": "0", "outputs": {}}}
@@ -59,13 +60,19 @@ def test_a_parent_whose_files_have_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_runs_out_of_time_names_the_setting(tmp_path: Path) -> None:
+    request = read_json(_attempt(tmp_path / "run", stage="export", parents={}) / "request.json")
+    short = {**request, "resources": {**request["resources"], "timeout_min": 2}}
+    expected = r"must end within 2 min, but did not; raise export\.resources\.timeout_min"
+    with pytest.raises(OutOfTimeError, match=expected) as caught:
+        _asked_to_stop(short, time.time() - 119, signal.SIGUSR2)  # what a scheduler sends before the end
+    assert caught.value.permanent
+
+
+def test_a_stage_that_keeps_what_it_did_may_run_out_of_time(tmp_path: Path) -> None:
     attempt = _attempt(tmp_path / "run", stage="prepare", parents={})
     request = read_json(attempt / "request.json")
     write_json(attempt / "request.json", {**request, "resources": {**request["resources"], "timeout_min": 2}})
-    assert _told_to_stop(attempt, signal.SIGUSR2) == 1  # what a scheduler sends before the end
-    expected = "OutOfTimeError: must end within 2 min, but did not; raise prepare.resources.timeout_min"
-    assert _failure(attempt) == expected
-    assert read_json(attempt / "failure.rank0.json")["permanent"]
+    assert _told_to_stop(attempt, signal.SIGUSR2) == STOPPED
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
