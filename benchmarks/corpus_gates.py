@@ -64,15 +64,8 @@ def main() -> None:
     if options.find:
         print(json.dumps(_compare(Path(options.find[0]), int(options.find[1]))))
         return
-    parts = [
-        _head(),
-        *_personal(options.data),
-        *_near(),
-        *_questions(options.data),
-        *_filters(options.data),
-        *_speed(options.data),
-        *_growth(),
-    ]
+    data = options.data
+    parts = [_head(), *_personal(data), *_near(), *_questions(data), *_filters(data), *_speed(data), *_growth()]
     options.out.write_text("\n".join(parts) + "\n")
     print("\n".join(parts))
 

@@ -70,16 +70,6 @@ class Sampler:
         for first in count(start + rank * batch, _AHEAD * size * batch):
             yield from self.positions((first + steps).ravel()).reshape(_AHEAD, batch)
 
-    def next_blocks(self, sample: int) -> list[tuple[int, int]]:
-        """Returns what the pool behind this sample's will read, as ranges of cells, so that it can be fetched early."""
-        epoch, within = divmod(sample, self.cells)
-        pool = within // self._pool_cells + 1
-        if pool >= self._whole // self.pool:
-            return []
-        ranks = np.arange(pool * self.pool, (pool + 1) * self.pool)
-        firsts = permute(ranks, size=self._whole, key=key(self.seed, "blocks", epoch)) * self.block
-        return [(first, first + self.block) for first in sorted(firsts.tolist())]
-
     @property
     def _pool_cells(self) -> int:
         return self.block * self.pool

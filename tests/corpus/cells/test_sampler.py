@@ -50,13 +50,10 @@ def test_with_lanes_a_process_reads_pools_of_its_own() -> None:
     assert len(set.union(*pools)) == 32
 
 
-def test_a_pool_mixes_its_blocks_and_tells_of_the_next() -> None:
+def test_a_pool_mixes_its_blocks() -> None:
     sampler = Sampler(cells=10_000, seed=1, block=10, pool=20)
     blocks = sampler.positions(np.arange(64)) // 10
     assert len(set(blocks.tolist())) >= 18
-    told = {cell for first, last in sampler.next_blocks(5) for cell in range(first, last)}
-    assert told == set(sampler.positions(np.arange(200, 400)).tolist())
-    assert sampler.next_blocks(9_999) == []
 
 
 @pytest.mark.parametrize(
