@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 if TYPE_CHECKING:
     from tests.slurm.cluster import Cluster
@@ -46,6 +49,18 @@ def in_child() -> Callable[..., Any]:
         return result
 
     return run
+
+
+@pytest.fixture
+def shipped_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Makes MEDSCALE_DATA a folder where an empty file lies for every one that a shipped run names."""
+    monkeypatch.setenv("MEDSCALE_DATA", str(tmp_path))
+    for run in (ROOT / "workflows/runs").glob("*.yaml"):
+        for name in re.findall(r"\$\{MEDSCALE_DATA\}/([^\s\",}]+)", run.read_text()):
+            path = tmp_path / name.replace("*", "some")
+            path = path if path.suffix else path / "some.txt"  # a folder of tables
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 @pytest.fixture(scope="session")

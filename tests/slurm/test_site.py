@@ -20,6 +20,7 @@ SLURM = [name for name in SITES if name != "laptop"]
 RUNS = sorted(path.stem for path in (ROOT / "workflows/runs").glob("*.yaml"))
 FITS = {
     "demo": set(SITES),
+    "seven_scales": set(SITES),
     "demo-cluster": {"cluster-test", "b200-cloud", "university"},
     "dense_32b": {"b200-cloud"},
     "gravity_16b_a3b": {"b200-cloud"},
@@ -29,13 +30,9 @@ BASE = {"description": "x", "executor": "slurm", "nodes": 4, "tasks_per_node": 8
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def elsewhere(monkeypatch: pytest.MonkeyPatch, shipped_data: None) -> None:
     """A machine without Slurm where the data of every shipped run lie."""
-    monkeypatch.setenv("MEDSCALE_DATA", str(tmp_path))
     monkeypatch.setattr("jobs._run.shutil.which", mock.Mock(return_value=None))
-    for run in RUNS:
-        for name in re.findall(r"\$\{MEDSCALE_DATA\}/(\S+)", (ROOT / f"workflows/runs/{run}.yaml").read_text()):
-            (tmp_path / name).touch()
 
 
 def test_a_laptop_a_test_cluster_and_three_examples_are_shipped() -> None:
